@@ -1,0 +1,93 @@
+"""The command line: one verb a file, each a dataclass whose fields are its options.
+
+Only the verb asked for is imported, and verbs import heavy libraries inside `run`, so
+`--help` answers at once. Exit codes: 0 done, 2 for what the user can mend, 130 after Ctrl-C.
+"""
+
+import errno
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from my3dgen.errors import UserError
+
+# verb -> (module, dataclass, one line). Two-word verbs are groups.
+VERBS: dict[str, tuple[str, str, str]] = {
+    "demo": ("demo", "Demo", "the bundled album through the whole path into out/demo"),
+    "faces": ("faces", "Faces", "photos to an album: detect, crop, camera, report"),
+    "personalize": ("personalize", "Personalize", "an album to a small person file"),
+    "render": ("render", "Render", "a person from chosen views"),
+    "orbit": ("orbit", "Orbit", "a person as a turning video"),
+    "interpolate": ("interpolate", "Interpolate", "between two of a person's photos"),
+    "sample": ("sample", "Sample", "new appearances from a person's alpha-space"),
+    "invert": ("invert", "Invert", "a new photo into a person's alpha-space, then new views"),
+    "edit": ("edit", "Edit", "change an attribute, such as the smile"),
+    "mesh": ("mesh", "Mesh", "a person's 3D shape as GLB and PLY"),
+    "prior list": ("prior_list", "PriorList", "the priors on this machine"),
+    "prior show": ("prior_show", "PriorShow", "one prior: sizes, hash, card"),
+    "prior import": ("prior_import", "PriorImport", "bring your own EG3D checkpoint"),
+    "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
+    "synthetic album": ("synthetic_album", "SyntheticAlbum", "photos of one synthetic person"),
+    "synthetic dataset": ("synthetic_dataset", "SyntheticDataset", "an EG3D dataset of heads"),
+    "doctor": ("doctor", "Doctor", "what is present, what is missing, and the remedy"),
+}
+
+
+def usage() -> str:
+    """The text of `my3dgen --help`."""
+    width = max(map(len, VERBS))
+    lines = ["usage: my3dgen VERB [OPTIONS]", "", "verbs:"]
+    lines += [f"  {verb:<{width}}  {about}" for verb, (_, _, about) in VERBS.items()]
+    lines += ["", "my3dgen VERB --help lists a verb's options."]
+    return "\n".join(lines)
+
+
+def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb at the head of the arguments, and the rest. Raises UserError if unknown."""
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if verb in VERBS:
+            return verb, list(arguments[words:])
+    group = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
+    if group:
+        raise UserError(f"'{arguments[0]}' needs one of: {', '.join(v.split()[1] for v in group)}")
+    raise UserError(f"unknown verb '{arguments[0]}'; my3dgen --help lists them")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    try:
+        verb, rest = split_verb(arguments)
+        module, config, _ = VERBS[verb]
+        return run_verb(verb, getattr(importlib.import_module(f"my3dgen.cli.{module}"), config), rest)
+    except UserError as error:
+        print(f"my3dgen: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            where = f" while writing {error.filename}" if error.filename else ""
+            print(f"my3dgen: the disk is full{where}; free some space and run again", file=sys.stderr)
+            return 2
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            print(f"my3dgen: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+        raise
+    except KeyboardInterrupt:
+        print("my3dgen: stopped; finished work is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def run_verb(verb: str, config: type, arguments: list[str]) -> int:
+    """Parse a verb's options, run it, and print its result (one JSON object with --json)."""
+    import tyro
+
+    parsed = tyro.cli(config, prog=f"my3dgen {verb}", args=arguments)
+    result = parsed.run()
+    if parsed.json:
+        print(json.dumps(result))
+    return 0

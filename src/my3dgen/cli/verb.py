@@ -1,0 +1,19 @@
+"""What every verb shares."""
+
+import abc
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb(abc.ABC):
+    """A verb's options are the fields of its dataclass; `run` does the work."""
+
+    json: bool = False
+    """Print one JSON object as the last thing on stdout, and nothing else there."""
+
+    @abc.abstractmethod
+    def run(self) -> dict:
+        """Do the work; return what --json prints. Heavy imports belong in here.
+
+        Text for people goes to stdout only when `self.json` is false; progress to stderr.
+        """

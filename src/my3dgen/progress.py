@@ -1,0 +1,35 @@
+"""Progress with an estimate, on stderr, so that stdout stays free for results."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def track(
+    items: Iterable[Item], description: str, total: int | None = None, initial: int = 0
+) -> Iterator[Item]:
+    """Yield `items` while a bar with the remaining time is drawn on stderr.
+
+    `initial` counts steps done by an earlier, resumed run. Without a terminal one line is
+    written every 15 seconds at most, so logs stay short.
+    """
+    from tqdm import tqdm
+
+    interactive = sys.stderr.isatty()
+    yield from tqdm(
+        items,
+        desc=description,
+        total=total,
+        initial=initial,
+        file=sys.stderr,
+        mininterval=0.2 if interactive else 15.0,
+        dynamic_ncols=interactive,
+        leave=True,
+    )
+
+
+def say(line: str) -> None:
+    """Write one line for the person who waits (stderr)."""
+    print(line, file=sys.stderr, flush=True)
