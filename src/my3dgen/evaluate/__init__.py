@@ -1,0 +1,1 @@
+"""Measuring how well a method reproduces a person, and showing it."""

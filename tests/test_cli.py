@@ -1,0 +1,149 @@
+"""The command line as a whole: help without heavy imports, exit codes, what goes to which stream."""
+
+import errno
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, is_dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from my3dgen import cli
+from my3dgen.cli.verb import Verb
+from my3dgen.errors import UserError
+
+HELP_OF_EVERY_VERB = """
+import contextlib, io, json, sys
+from my3dgen import cli
+heavy = ("torch", "numpy", "PIL", "scipy", "skimage", "trimesh", "imageio", "jinja2")
+found = {}
+for verb in cli.VERBS:
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            cli.main([*verb.split(), "--help"])
+        code = None
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException as error:
+        code = f"{type(error).__name__}: {error}"
+    found[verb] = [code, text.getvalue(), [name for name in heavy if name in sys.modules]]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict:
+    run = subprocess.run([sys.executable, "-c", HELP_OF_EVERY_VERB], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_is_complete_and_imports_nothing_heavy(helps, verb):
+    code, text, heavy = helps[verb]
+    assert code == 0, code
+    assert heavy == []
+    assert f"my3dgen {verb}" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_is_a_frozen_dataclass(verb):
+    module, name, _ = cli.VERBS[verb]
+    config = getattr(__import__(f"my3dgen.cli.{module}", fromlist=[name]), name)
+    assert issubclass(config, Verb) and is_dataclass(config)
+    assert config.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """A verb `try` whose `run` is the function given."""
+
+    def install(run):
+        @dataclass(frozen=True, kw_only=True)
+        class Try(Verb):
+            """Try it."""
+
+            name: str = "x"
+
+            def run(self) -> dict:
+                return run(self)
+
+        monkeypatch.setitem(cli.VERBS, "try", ("somewhere", "Try", "try it"))
+        monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(Try=Try)))
+
+    return install
+
+
+def fail(error):
+    def run(_):
+        raise error
+
+    return run
+
+
+def test_done_prints_the_object_alone(verb, capsys):
+    verb(lambda options: {"name": options.name})
+    assert cli.main(["try", "--name", "y", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "y"}
+
+
+def test_without_json_nothing_is_added(verb, capsys):
+    verb(lambda options: {"name": options.name})
+    assert cli.main(["try"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("album.json: no photos; add some"), 2, "my3dgen: album.json: no photos; add some"),
+        (OSError(errno.ENOSPC, "No space", "out/a.png"), 2, "the disk is full while writing out/a.png"),
+        (OSError(errno.ENOSPC, "No space"), 2, "the disk is full;"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "me.png"), 2, "me.png: No such file"),
+        (PermissionError(errno.EACCES, "Permission denied", "me.png"), 2, "me.png: Permission denied"),
+        (KeyboardInterrupt(), 130, "run the same command to go on"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(verb, capsys, error, code, line):
+    verb(fail(error))
+    assert cli.main(["try", "--json"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert line in err
+    assert err.count("\n") == 1
+
+
+def test_a_defect_is_not_hidden(verb):
+    verb(fail(ZeroDivisionError("a defect")))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["try"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["dance"], "unknown verb 'dance'"),
+        (["prior"], "'prior' needs one of: list, show, import, train"),
+        (["prior", "dance"], "'prior' needs one of"),
+    ],
+)
+def test_unknown_verbs(capsys, arguments, line):
+    assert cli.main(arguments) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_unknown_option_exits_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["doctor", "--dance"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["help"]])
+def test_usage_lists_every_verb(capsys, arguments):
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(verb in text and about in text for verb, (_, _, about) in cli.VERBS.items())
