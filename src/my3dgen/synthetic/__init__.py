@@ -1,0 +1,1 @@
+"""Procedural heads with exact labels, from CC0 shape data and no photograph of anyone."""
