@@ -1,0 +1,57 @@
+import subprocess
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from PIL import Image
+
+from my3dgen.apps.video import write_animation
+from my3dgen.errors import UserError
+
+
+def ramp(count=6, size=(49, 33)):
+    return [Image.new("RGB", size, (40 * i, 100, 255 - 40 * i)) for i in range(count)]
+
+
+def test_mp4_has_every_frame_in_the_format_that_plays_everywhere(tmp_path):
+    path = write_animation(iter(ramp()), tmp_path / "deep" / "a.mp4", fps=12)
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [ffmpeg, "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    run = subprocess.run(command, capture_output=True, check=True)
+    about = run.stderr.decode()
+    assert "h264" in about and "yuv420p" in about and "48x32" in about and "12 fps" in about
+    frames = np.frombuffer(run.stdout, np.uint8).reshape(-1, 32, 48, 3)
+    assert len(frames) == 6
+    for index, frame in enumerate(frames):
+        assert np.abs(frame.mean((0, 1)) - [40 * index, 100, 255 - 40 * index]).max() < 8
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # the index comes first: it starts while loading
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_animated_pictures_loop_for_ever(tmp_path, suffix):
+    path = write_animation(ramp(), tmp_path / f"a{suffix}", fps=20)
+    with Image.open(path) as picture:
+        assert (picture.n_frames, picture.info["loop"], picture.size) == (6, 0, (49, 33))  # pyright: ignore
+        picture.seek(4)
+        picture.load()
+        assert picture.info["duration"] == 50
+        colour = np.asarray(picture.convert("RGB")).mean((0, 1))
+    assert np.abs(colour - [160, 100, 95]).max() < 8
+
+
+def test_nothing_is_left_when_drawing_fails(tmp_path):
+    def frames():
+        yield from ramp(2)
+        raise KeyboardInterrupt
+
+    for suffix in (".mp4", ".gif"):
+        with pytest.raises(KeyboardInterrupt):
+            write_animation(frames(), tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_suffixes_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"\.avi"):
+        write_animation(ramp(), tmp_path / "a.avi")
