@@ -90,4 +90,4 @@ def run_verb(verb: str, config: type, arguments: list[str]) -> int:
     result = parsed.run()
     if parsed.json:
         print(json.dumps(result))
-    return 0
+    return parsed.exit_code(result)

@@ -17,3 +17,7 @@ class Verb(abc.ABC):
 
         Text for people goes to stdout only when `self.json` is false; progress to stderr.
         """
+
+    def exit_code(self, result: dict) -> int:
+        """The exit code after `run` returned `result`: 0, unless the result itself is bad news."""
+        return 0
