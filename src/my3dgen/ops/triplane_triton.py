@@ -1,0 +1,131 @@
+"""Tri-plane sampling as one kernel forward and one backward (CUDA, Triton).
+
+Twin of `my3dgen.ops.triplane.sample_planes`: twelve texels of all features are read per point from
+channel-last planes and averaged on chip, so the per-plane features never reach memory. The backward
+pass scatters into float32 planes with atomics, hence its last bits vary from run to run. Points get no
+gradient.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+POINTS_PER_PROGRAM = 64
+
+
+@triton.jit
+def _corner(position, limit: tl.constexpr):
+    texel = (position + 1) * (limit / 2) - 0.5
+    low = tl.floor(texel)
+    return texel - low, low.to(tl.int32)
+
+
+@triton.jit
+def _coordinate(points, base, axis: tl.constexpr, inside, scale):
+    return tl.load(points + base * 3 + axis, mask=inside, other=0.0) * scale
+
+
+@triton.jit
+def _forward(
+    planes, points, out, count, scale,
+    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr, U2: tl.constexpr, V2: tl.constexpr,
+    SIDE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    base = image * count + index
+    feature = tl.arange(0, FEATURES)
+    total = tl.zeros((BLOCK, FEATURES), tl.float32)
+    for plane in tl.static_range(3):
+        u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
+        v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
+        du, u0 = _corner(_coordinate(points, base, u_axis, inside, scale), SIDE)
+        dv, v0 = _corner(_coordinate(points, base, v_axis, inside, scale), SIDE)
+        for row in tl.static_range(2):
+            for column in tl.static_range(2):
+                u, v = u0 + column, v0 + row
+                weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
+                hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
+                texel = ((image * 3 + plane) * SIDE * SIDE + v * SIDE + u) * FEATURES
+                value = tl.load(planes + texel[:, None] + feature[None], mask=hit[:, None], other=0.0)
+                total += value.to(tl.float32) * weight[:, None]
+    tl.store(
+        out + base[:, None] * FEATURES + feature[None],
+        (total * (1.0 / 3.0)).to(out.dtype.element_ty),
+        mask=inside[:, None],
+    )
+
+
+@triton.jit
+def _backward(
+    gradient, points, planes_gradient, count, scale,
+    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr, U2: tl.constexpr, V2: tl.constexpr,
+    SIDE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    image = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = index < count
+    base = image * count + index
+    feature = tl.arange(0, FEATURES)
+    incoming = tl.load(gradient + base[:, None] * FEATURES + feature[None], mask=inside[:, None], other=0.0)
+    incoming = incoming.to(tl.float32) * (1.0 / 3.0)
+    for plane in tl.static_range(3):
+        u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
+        v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
+        du, u0 = _corner(_coordinate(points, base, u_axis, inside, scale), SIDE)
+        dv, v0 = _corner(_coordinate(points, base, v_axis, inside, scale), SIDE)
+        for row in tl.static_range(2):
+            for column in tl.static_range(2):
+                u, v = u0 + column, v0 + row
+                weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
+                hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
+                texel = ((image * 3 + plane) * SIDE * SIDE + v * SIDE + u) * FEATURES
+                tl.atomic_add(
+                    planes_gradient + texel[:, None] + feature[None],
+                    incoming * weight[:, None],
+                    mask=hit[:, None],
+                    sem="relaxed",
+                )
+
+
+class _SamplePlanes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...], scale: float) -> Tensor:
+        images, _, side, _, features = planes.shape
+        count = points.shape[1]
+        out = torch.empty(images, count, features, device=planes.device, dtype=planes.dtype)
+        ctx.save_for_backward(points)
+        ctx.shape, ctx.dtype, ctx.axes, ctx.scale = planes.shape, planes.dtype, axes, scale
+        grid = (triton.cdiv(count, POINTS_PER_PROGRAM), images)
+        flat = [axis for pair in axes for axis in pair]
+        _forward[grid](planes, points, out, count, scale, *flat, side, features, POINTS_PER_PROGRAM)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        (points,) = ctx.saved_tensors
+        images, _, side, _, features = ctx.shape
+        count = points.shape[1]
+        planes_gradient = torch.zeros(ctx.shape, device=gradient.device, dtype=torch.float32)
+        grid = (triton.cdiv(count, POINTS_PER_PROGRAM), images)
+        flat = [axis for pair in ctx.axes for axis in pair]
+        _backward[grid](
+            gradient.contiguous(), points, planes_gradient, count, ctx.scale, *flat, side, features,
+            POINTS_PER_PROGRAM,
+        )  # fmt: skip
+        return planes_gradient.to(ctx.dtype), None, None, None
+
+
+def sample_planes_fused(
+    planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...], box_warp: float
+) -> Tensor:
+    """Mean of three bilinear lookups, `batch points features`, in the planes' dtype.
+
+    `planes` is `batch 3 features side side` (a power of two of features); `points` is
+    `batch points 3` in world units; `axes` names, per plane, the coordinate that runs along columns and
+    the one that runs along rows. Zeros outside the box.
+    """
+    channel_last = planes.permute(0, 1, 3, 4, 2).contiguous()
+    return _SamplePlanes.apply(channel_last, points.float().contiguous(), axes, 2.0 / box_warp)

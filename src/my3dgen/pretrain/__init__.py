@@ -1,0 +1,1 @@
+"""Training a prior: synthetic heads in, generator, encoder and discriminator out."""

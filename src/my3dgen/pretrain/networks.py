@@ -1,0 +1,181 @@
+"""The networks that train together, their averages, and the two kinds of step."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from my3dgen.config import PriorConfig
+from my3dgen.pretrain import objectives
+from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig
+from my3dgen.pretrain.encoder import Encoder, EncoderConfig
+from my3dgen.pretrain.objectives import Weights
+from my3dgen.pretrain.pool import Batch
+from my3dgen.prior.generator import Generator
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the discriminator learns from: real views and the generator's latest images."""
+
+    real: Float[Tensor, "batch 3 height width"]
+    real_camera: Float[Tensor, "batch 25"]
+    fake: Float[Tensor, "batch 3 height width"]
+    fake_raw: Float[Tensor, "batch 3 low low"]
+    fake_camera: Float[Tensor, "batch 25"]
+
+
+class Networks:
+    """Generator, encoder and discriminator, with running averages of the first two."""
+
+    def __init__(self, config: PriorConfig, device: torch.device, seed: int):
+        torch.manual_seed(seed)
+        self.generator = Generator(config).to(device)
+        self.encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim)).to(device)
+        self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution)).to(device)
+        self.generator_average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.encoder_average = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.config, self.device = config, device
+
+    @property
+    def all(self) -> dict[str, nn.Module]:
+        """Every network by name, for saving and loading."""
+        return {
+            "generator": self.generator,
+            "encoder": self.encoder,
+            "discriminator": self.discriminator,
+            "generator_average": self.generator_average,
+            "encoder_average": self.encoder_average,
+        }
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """Move the running averages by 1 - decay; buffers (the mean latent) are copied."""
+        for live, mean in (
+            (self.generator, self.generator_average),
+            (self.encoder, self.encoder_average),
+        ):
+            torch._foreach_lerp_(list(mean.parameters()), list(live.parameters()), 1 - decay)
+            for source, target in zip(live.buffers(), mean.buffers(), strict=True):
+                target.copy_(source)
+
+    @torch.no_grad()
+    def update_mean_latent(self, mean: Float[Tensor, " w_dim"], decay: float = 0.998) -> None:
+        """Move the mapping's mean latent toward a batch mean (EG3D spec 1.6)."""
+        self.generator.backbone.mapping.w_avg.lerp_(mean, 1 - decay)
+
+
+def parameters_of(*modules: nn.Module) -> list[Tensor]:
+    """All parameters of some modules."""
+    return [p for module in modules for p in module.parameters()]
+
+
+def pad_factors(factors: Float[Tensor, "batch factors"], z_dim: int) -> Float[Tensor, "batch z_dim"]:
+    """Factors as z: the remaining dimensions are fresh noise, which the mapping learns to ignore."""
+    noise = torch.randn(len(factors), z_dim - factors.shape[1], device=factors.device)
+    return torch.cat([factors, noise], 1)
+
+
+def density_roughness(generator: Generator, planes: Tensor, points: int = 1000) -> Tensor:
+    """L1 difference of raw density between random points and close neighbours (EG3D spec 4.2)."""
+    half = generator.config.box_warp / 2
+    here = (torch.rand(len(planes), points, 3, device=planes.device) * 2 - 1) * half
+    there = here + torch.randn_like(here) * (0.008 * half)
+    _, sigma = generator.query(planes, torch.cat([here, there], 1))
+    return (sigma[:, :points] - sigma[:, points:]).abs().mean()
+
+
+class Steps:
+    """Forward and backward of both sides. `dtype` is that of the convolutions."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        perceptual: nn.Module,
+        weights: Weights,
+        dtype: torch.dtype,
+        rng: torch.Generator,
+    ):
+        self.networks, self.perceptual, self.weights = networks, perceptual, weights
+        self.dtype, self.rng = dtype, rng
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        return torch.stack([getattr(self.weights, name) * value for name, value in terms.items()]).sum()
+
+    def _reconstruct(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
+        nets, generator = self.networks, self.networks.generator
+        count = len(batch.source)
+        z = pad_factors(batch.factors, generator.config.z_dim)
+        latent = nets.encoder(batch.source, dtype=self.dtype)
+        predicted = generator.mapping(z, batch.camera)[:, 0]
+        terms = {"mapping": objectives.latent_distance(predicted, latent)}
+        paired = count // 2 if adversarial else count
+        latent, cameras = latent[:paired], batch.camera[:paired]
+        mean = predicted.mean(0)
+        if adversarial:
+            fresh = torch.randn(count - paired, z.shape[1], device=z.device)
+            cameras = torch.cat([cameras, batch.real_camera[paired:]])
+            sampled = generator.mapping(fresh, cameras[paired:])[:, 0]
+            latent, mean = torch.cat([latent, sampled]), sampled.mean(0)
+        ws = latent[:, None].expand(-1, generator.config.num_ws, -1)
+        planes = generator.planes(ws, noise="none", dtype=self.dtype)
+        rendered = generator.render(planes, cameras, ws, rng=self.rng, dtype=self.dtype)
+        seen = rendered.first(paired)
+        target = batch.target[:paired]
+        terms |= objectives.reconstruction(
+            seen, target, batch.alpha[:paired], batch.depth[:paired], batch.weight[:paired]
+        )
+        with torch.autocast(z.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            terms["perceptual"] = self.perceptual(seen.image, target).mean()
+        terms["smooth"] = density_roughness(generator, planes)
+        if adversarial:
+            logits = nets.discriminator(rendered.image, rendered.image_raw, cameras, dtype=self.dtype)
+            losses = objectives.generator_adversarial(logits)
+            terms |= {"paired": losses[:paired].mean(), "unpaired": losses[paired:].mean()}
+        self._total(terms).backward()
+        out = {name: value.detach() for name, value in terms.items()}
+        out |= {"image": rendered.image.detach(), "image_raw": rendered.image_raw.detach()}
+        return out | {"camera": cameras, "mean": mean.detach()}
+
+    def supervised(self, batch: Batch) -> dict[str, Tensor]:
+        """Encoder, mapping and generator on paired views."""
+        return self._reconstruct(batch, adversarial=False)
+
+    def adversarial(self, batch: Batch) -> dict[str, Tensor]:
+        """The same on half the batch; the other half are heads sampled through the mapping network."""
+        self.networks.discriminator.requires_grad_(False)
+        out = self._reconstruct(batch, adversarial=True)
+        self.networks.discriminator.requires_grad_(True)
+        return out
+
+    def judge(self, judged: Judged) -> dict[str, Tensor]:
+        """The discriminator on real views and on the generator's latest images."""
+        return self._judge(judged, penalty=None)
+
+    def judge_with_penalty(self, judged: Judged, interval: int) -> dict[str, Tensor]:
+        """The same with the lazy gradient penalty, scaled by the interval at which it is applied."""
+        return self._judge(judged, penalty=interval)
+
+    def _judge(self, judged: Judged, penalty: int | None) -> dict[str, Tensor]:
+        discriminator, low = self.networks.discriminator, judged.fake_raw.shape[-1]
+        real_raw = objectives.downsample(judged.real, low)
+        real = discriminator(judged.real, real_raw, judged.real_camera, dtype=self.dtype)
+        fake = discriminator(judged.fake, judged.fake_raw, judged.fake_camera, dtype=self.dtype)
+        loss = objectives.discriminator_loss(real, fake)
+        out = {"discriminator": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()}
+        if penalty is not None:
+            r1 = objectives.gradient_penalty(
+                discriminator, judged.real, real_raw, judged.real_camera, self.dtype
+            )
+            loss = loss + self.weights.r1 / 2 * penalty * r1
+            out["r1"] = r1.detach()
+        loss.backward()
+        return out
+
+
+def finite(values: Iterable[Tensor]) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(bool(torch.isfinite(value).all()) for value in values)

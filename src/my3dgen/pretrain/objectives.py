@@ -1,0 +1,112 @@
+"""What a prior is trained for: exact labels where they exist, a discriminator for the rest.
+
+The supervised part pairs two views of one head: the encoder turns the source view into a latent, the
+generator renders it from the target camera. Mapping learns to predict that latent from the head's
+factors, so that Gaussian factors sample the same latents. The adversarial part follows EG3D spec 4.2.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from my3dgen.pretrain.discriminator import Discriminator
+from my3dgen.prior.generator import Rendered
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weight of each term of the generator's loss."""
+
+    pixel: float = 1.0
+    """L1 of the final image, eyes and mouth counted more."""
+    raw: float = 0.5
+    """L1 of the raw render."""
+    gradient: float = 1.0
+    """L1 of image gradients at three scales."""
+    perceptual: float = 0.1
+    """Feature distance of the final image."""
+    alpha: float = 0.5
+    """L1 of the opacity."""
+    depth: float = 2.0
+    """L1 of the distance along the ray, on the head."""
+    smooth: float = 0.005
+    """Difference of densities between neighbouring random points."""
+    mapping: float = 1.0
+    """Squared error of the latent predicted from the factors, in latent variances."""
+    paired: float = 0.03
+    """Adversarial term on rendered target views."""
+    unpaired: float = 0.1
+    """Adversarial term on heads sampled through the mapping network."""
+    r1: float = 1.0
+    """Gradient penalty of the discriminator (gamma)."""
+
+
+def downsample(images: Tensor, side: int) -> Tensor:
+    """Antialiased area reduction to `side` (a divisor of the width)."""
+    return F.avg_pool2d(images, images.shape[-1] // side)
+
+
+def gradient_distance(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tensor:
+    """L1 between horizontal and vertical differences over a pyramid, weighted by pixel."""
+    total = a.new_zeros(())
+    delta = a - b
+    for _ in range(scales):
+        total = total + ((delta[..., :, 1:] - delta[..., :, :-1]).abs() * weight[..., :, 1:]).mean()
+        total = total + ((delta[..., 1:, :] - delta[..., :-1, :]).abs() * weight[..., 1:, :]).mean()
+        delta, weight = F.avg_pool2d(delta, 2), F.avg_pool2d(weight, 2)
+    return total / scales
+
+
+def reconstruction(
+    rendered: Rendered,
+    target: Float[Tensor, "batch 3 height width"],
+    alpha: Float[Tensor, "batch 1 height width"],
+    depth: Float[Tensor, "batch 1 low low"],
+    weight: Float[Tensor, "batch 1 height width"],
+) -> dict[str, Tensor]:
+    """The supervised terms but the perceptual one, unweighted, by name."""
+    low = rendered.image_raw.shape[-1]
+    coverage = downsample(alpha, low)
+    inside = (coverage > 0.95) & (depth > 0)
+    distance = (rendered.depth - depth).abs().clamp_max(0.3)
+    return {
+        "pixel": ((rendered.image - target).abs() * weight).mean(),
+        "raw": (rendered.image_raw - downsample(target, low)).abs().mean(),
+        "gradient": gradient_distance(rendered.image, target, weight),
+        "alpha": (rendered.opacity - coverage).abs().mean(),
+        "depth": (distance * inside).sum() / inside.sum().clamp_min(1),
+    }
+
+
+def latent_distance(predicted: Float[Tensor, "batch w_dim"], latent: Float[Tensor, "batch w_dim"]) -> Tensor:
+    """Squared error of the mapping's latent against the encoder's, in units of the latter's variance.
+
+    A small pull in the other direction keeps the encoder's latents predictable.
+    """
+    variance = latent.detach().var(0, unbiased=False).mean() + 1e-3
+    forward = (predicted - latent.detach()).square().mean()
+    backward = (predicted.detach() - latent).square().mean()
+    return (forward + 0.02 * backward) / variance
+
+
+def generator_adversarial(logits: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """Non-saturating loss of the generator, per image."""
+    return F.softplus(-logits)
+
+
+def discriminator_loss(real: Float[Tensor, " batch"], fake: Float[Tensor, " batch"]) -> Tensor:
+    """Logistic loss of the discriminator."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def gradient_penalty(
+    discriminator: Discriminator, image: Tensor, image_raw: Tensor, cameras: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """R1: mean over images of the squared gradient of the logit by both images."""
+    image, image_raw = image.detach().requires_grad_(), image_raw.detach().requires_grad_()
+    logits = discriminator(image, image_raw, cameras, dtype=dtype)
+    by_image, by_raw = torch.autograd.grad(logits.sum(), (image, image_raw), create_graph=True)
+    return (by_image.float().square().sum((1, 2, 3)) + by_raw.float().square().sum((1, 2, 3))).mean()
