@@ -72,7 +72,9 @@ def verb(monkeypatch):
                 return run(self)
 
         monkeypatch.setitem(cli.VERBS, "try", ("somewhere", "Try", "try it"))
-        monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(Try=Try)))
+        monkeypatch.setattr(
+            cli, "importlib", SimpleNamespace(import_module=lambda _: SimpleNamespace(Try=Try))
+        )
 
     return install
 

@@ -87,4 +87,8 @@ def read_stamp(path: Path) -> dict[str, Any]:
         stamp = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return stamp if isinstance(stamp, dict) and {"asked", "seconds", "peak_rss_mb", "answer"} <= set(stamp) else {}
+    return (
+        stamp
+        if isinstance(stamp, dict) and {"asked", "seconds", "peak_rss_mb", "answer"} <= set(stamp)
+        else {}
+    )
