@@ -1,0 +1,1 @@
+"""Tensor operations of the generator: pure functions, no parameters."""

@@ -1,0 +1,47 @@
+"""Features at points in space: bilinear lookups in three planes (EG3D spec 1.7)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from my3dgen.config import PlaneMode
+
+PLANE_AXES: dict[PlaneMode, tuple[tuple[int, int], ...]] = {
+    "xy_xz_zx": ((0, 1), (0, 2), (2, 0)),
+    "xy_xz_zy": ((0, 1), (0, 2), (2, 1)),
+}
+"""Per plane the point's coordinates that run along its (width, height)."""
+
+
+def sample_planes(
+    planes: Float[Tensor, "batch 3 features height width"],
+    points: Float[Tensor, "batch points 3"],
+    axes: PlaneMode,
+) -> Float[Tensor, "batch points features"]:
+    """The mean over the three planes of their bilinear features at `points`.
+
+    The planes span [-1, 1]^3 with texel j of n centred at (2 j + 1) / n - 1, and are zero outside.
+    Planes of lower precision are read in that of the points.
+    """
+    planes = planes.to(points.dtype)
+    (first, second, third), coordinates = planes.unbind(1), PLANE_AXES[axes]
+    if axes == "xy_xz_zx" and planes.shape[3] == planes.shape[4]:
+        # the third plane repeats the second transposed, and bilinear weights are symmetric:
+        # adding them first gives the same features from two lookups
+        parts = [first, second + third.mT]
+    else:
+        parts = [first, second, third]
+    features = sum(
+        sample_plane(part, torch.stack([points[..., a] for a in pair], -1))
+        for part, pair in zip(parts, coordinates, strict=False)
+    )
+    return features / 3
+
+
+def sample_plane(
+    plane: Float[Tensor, "batch features height width"], positions: Float[Tensor, "batch points 2"]
+) -> Float[Tensor, "batch points features"]:
+    """Bilinear features of one plane at (width, height) positions in [-1, 1]."""
+    sampled = F.grid_sample(plane, positions[:, None], align_corners=False, padding_mode="zeros")
+    return sampled[:, :, 0].mT

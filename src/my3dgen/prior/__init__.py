@@ -1,0 +1,1 @@
+"""The generator: latent to tri-plane, tri-plane and camera to image."""

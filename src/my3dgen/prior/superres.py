@@ -1,0 +1,60 @@
+"""From the volume-rendered features to the final image (EG3D spec 1.14)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from my3dgen.config import PriorConfig
+from my3dgen.ops.fir import lowpass_filter
+from my3dgen.prior.adaptation import Adaptation
+from my3dgen.prior.synthesis import SynthesisBlock
+
+
+class Superresolution(nn.Module):
+    """Two synthesis blocks driven by the last style vector."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        layout = config.superresolution_layout
+        self.input_resolution, self.resizes_down = layout.input_resolution, layout.resizes_down
+        self.antialias, self.noise = config.superresolution_antialias, config.superresolution_noise_mode
+        inputs, resolution = config.render_features, layout.input_resolution
+        for i, (outputs, up) in enumerate(
+            zip(layout.channels, (layout.first_block_upsamples, True), strict=True)
+        ):
+            resolution *= 2 if up else 1
+            block = SynthesisBlock(
+                inputs, outputs, 3, config.w_dim, resolution, up=up, clamp=config.superresolution_clamp
+            )
+            self.add_module(f"block{i}", block)
+            inputs = outputs
+        if layout.owns_filter:  # unused, but part of these layouts' state dicts
+            self.register_buffer("resample_filter", lowpass_filter())
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch features r r"],
+        w: Float[Tensor, "batch w_dim"],
+        change: Adaptation,
+        rng: torch.Generator | None,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """The final image from rendered features, whose first three channels are the raw image."""
+        side = features.shape[-1]
+        if side < self.input_resolution or (side > self.input_resolution and self.resizes_down):
+            features = F.interpolate(
+                features,
+                size=(self.input_resolution, self.input_resolution),
+                mode="bilinear",
+                align_corners=False,
+                antialias=self.antialias,
+            )
+        x, image = features, features[:, :3]
+        ws = w[:, None].expand(-1, 3, -1)
+        # mode 'random' without a generator would not be repeatable
+        noise = "const" if self.noise == "random" and rng is None else self.noise
+        for i in (0, 1):
+            block = self.get_submodule(f"block{i}")
+            x, image = block(x, image, ws, change.at(f"block{i}"), noise, rng, dtype)
+        return image

@@ -1,0 +1,192 @@
+"""From style vectors to feature planes: StyleGAN2's layers and skip architecture (EG3D spec 1.4, 1.5)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from my3dgen.config import NoiseMode, PriorConfig
+from my3dgen.ops.bias_act import bias_act
+from my3dgen.ops.dense import dense
+from my3dgen.ops.fir import lowpass_filter, upsample2d
+from my3dgen.ops.modulated_conv import modulated_conv2d
+from my3dgen.prior.adaptation import Adaptation
+from my3dgen.prior.mapping import Dense
+
+Image = Float[Tensor, "batch channels height width"]
+
+
+class Affine(Dense):
+    """Style vector to one scale per input channel."""
+
+    def styles(self, w: Float[Tensor, "batch w_dim"], change: Adaptation) -> Float[Tensor, "batch inputs"]:
+        """The scales, with the adapter's change added after the gain."""
+        bias = change.shifted("bias", self.bias)
+        return dense(w, self.weight, bias, change=change.low_rank("weight"))
+
+
+class SynthesisLayer(nn.Module):
+    """A modulated 3x3 convolution with noise, bias and leaky ReLU."""
+
+    noise_const: Tensor
+    resample_filter: Tensor
+
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.resolution, self.up, self.clamp = resolution, up, clamp
+        self.affine = Affine(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.noise_strength = nn.Parameter(torch.empty(()))
+        self.register_buffer("noise_const", torch.empty(resolution, resolution))
+        self.register_buffer("resample_filter", lowpass_filter())
+
+    def forward(
+        self,
+        x: Image,
+        w: Float[Tensor, "batch w_dim"],
+        change: Adaptation,
+        noise: NoiseMode,
+        rng: torch.Generator | None,
+    ) -> Image:
+        """Features at the layer's resolution, in the dtype of `x`."""
+        x = modulated_conv2d(
+            x,
+            self.weight,
+            self.affine.styles(w, change.at("affine")),
+            taps=self.resample_filter if self.up else None,
+            change=change.low_rank("weight"),
+        )
+        if noise != "none":
+            strength = change.shifted("noise_strength", self.noise_strength).reshape(-1, 1, 1, 1)
+            x = x + (strength * self._noise(len(x), noise, rng)).to(x.dtype)
+        bias = change.shifted("bias", self.bias)
+        return bias_act(x, bias, activation="lrelu", clamp=self.clamp)
+
+    def _noise(self, batch: int, noise: NoiseMode, rng: torch.Generator | None) -> Tensor:
+        if noise == "const":
+            return self.noise_const
+        if rng is None:
+            raise ValueError("noise 'random' needs a torch.Generator")
+        shape = (batch, 1, self.resolution, self.resolution)
+        return torch.randn(shape, generator=rng, device=rng.device).to(self.noise_const.device)
+
+
+class ToRGB(nn.Module):
+    """A modulated 1x1 convolution to image or plane channels."""
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int, *, clamp: float | None) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.affine = Affine(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Image, w: Float[Tensor, "batch w_dim"], change: Adaptation) -> Image:
+        """Image channels at the resolution of `x`."""
+        styles = self.affine.styles(w, change.at("affine")) / math.sqrt(self.weight.shape[1])
+        y = modulated_conv2d(x, self.weight, styles, demodulate=False, change=change.low_rank("weight"))
+        return bias_act(y, change.shifted("bias", self.bias), activation="linear", clamp=self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """Two layers at one resolution and their contribution to the image.
+
+    With `inputs` None the block starts from a learned constant and has no `conv0`.
+    """
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        inputs: int | None,
+        outputs: int,
+        image_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        if inputs is None:
+            self.const = nn.Parameter(torch.empty(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up=up, clamp=clamp)
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, up=False, clamp=clamp)
+        self.torgb = ToRGB(outputs, image_channels, w_dim, clamp=clamp)
+        self.register_buffer("resample_filter", lowpass_filter())
+
+    def forward(
+        self,
+        x: Image | None,
+        image: Image | None,
+        ws: Float[Tensor, "batch layers w_dim"],
+        change: Adaptation,
+        noise: NoiseMode,
+        rng: torch.Generator | None,
+        dtype: torch.dtype,
+    ) -> tuple[Image, Image]:
+        """(features, image); `ws` holds the vectors of conv0 (if any), conv1 and toRGB in order.
+
+        Features are computed in `dtype`, the image is accumulated in that of `ws`.
+        """
+        layers = iter(ws.unbind(1))
+        if x is None:
+            x = change.shifted("const", self.const).to(dtype)
+            x = x if x.ndim == 4 else x.expand(len(ws), -1, -1, -1)
+        else:
+            x = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
+        x = self.conv1(x, next(layers), change.at("conv1"), noise, rng)
+        contribution = self.torgb(x, next(layers), change.at("torgb")).to(ws.dtype)
+        if image is None:
+            return x, contribution
+        if self.up:
+            image = upsample2d(image, self.resample_filter)
+        return x, image + contribution
+
+
+class SynthesisNetwork(nn.Module):
+    """The backbone: blocks from 4x4 to the planes' resolution."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.resolutions = config.block_resolutions
+        inputs = None
+        for resolution in self.resolutions:
+            outputs = config.channels(resolution)
+            block = SynthesisBlock(
+                inputs,
+                outputs,
+                3 * config.plane_features,
+                config.w_dim,
+                resolution,
+                clamp=config.conv_clamp,
+            )
+            self.add_module(f"b{resolution}", block)
+            inputs = outputs
+
+    def forward(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        change: Adaptation,
+        noise: NoiseMode,
+        rng: torch.Generator | None,
+        dtype: torch.dtype,
+    ) -> Image:
+        """The stacked planes, `batch 3*features side side`."""
+        x = image = None
+        first = 0
+        for resolution in self.resolutions:
+            # a block's toRGB shares its vector with the next block's conv0
+            layers = 2 if x is None else 3
+            block = self.get_submodule(f"b{resolution}")
+            block_ws = ws[:, first : first + layers]
+            x, image = block(x, image, block_ws, change.at(f"b{resolution}"), noise, rng, dtype)
+            first += layers - 1
+        assert image is not None
+        return image
