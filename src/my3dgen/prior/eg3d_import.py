@@ -1,0 +1,99 @@
+"""A stranger's EG3D checkpoint becomes a prior folder, with nothing in the file ever run.
+
+file ──checkpoint_file──▶ inert tree ──snapshot──▶ tensors, arguments ──▶ config, folder
+"""
+
+import hashlib
+from pathlib import Path
+
+from my3dgen.config import PRESETS, PriorConfig
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.prior.checkpoint_file import read_checkpoint
+from my3dgen.prior.eg3d_config import derive_config
+from my3dgen.prior.snapshot import Snapshot, merged_tensors, take_snapshot
+from my3dgen.prior.store import check_new_name, generator_shapes, write_prior
+
+UNUSED = {"dataset_label_std"}
+
+CARD = """\
+# {name}
+
+Imported from an EG3D checkpoint (`{file}`, sha256 `{digest}`).
+
+**Licence.** The weights NVIDIA publishes for EG3D, and what is fine-tuned from them, are under the
+NVIDIA Source Code License for EG3D: research and evaluation only, **non-commercial**. Weights trained
+by others carry their own terms. my3dgen's licence (Apache-2.0) does not cover this folder, and a
+person made on this prior can't be used beyond the prior's terms.
+
+**Origin.** {origin}
+
+The weights were read as inert data; the program text inside the checkpoint was neither kept nor run.
+"""
+
+
+def import_checkpoint(
+    path: Path, name: str, *, like: str | None = None, lora_alpha: float | None = None
+) -> Path:
+    """Read a checkpoint and write the user's prior `name`; return its folder.
+
+    Reads EG3D's training pickles, My3DGen's snapshots (LoRA is merged into plain weights) and
+    torch.save files with a `G_ema` state dict. The latter don't say how the generator was built:
+    `like` names the preset. `lora_alpha` is used if a snapshot does not state its own.
+    Raises UnsafePickleError, FileFormatError or UserError, one line that names the file.
+    """
+    path = Path(path)
+    if like is not None and like not in PRESETS:
+        raise UserError(f"--like {like}: unknown preset; choose one of {', '.join(PRESETS)}")
+    folder = check_new_name(name)
+    tree = read_checkpoint(path)
+    try:
+        snapshot = take_snapshot(tree)
+        config = chosen_config(snapshot, like)
+        check_shapes(snapshot, config)
+        merged = merged_tensors(snapshot, lora_alpha)
+    except FileFormatError as error:
+        raise type(error)(f"{path}: {error}") from None
+    tensors = {key: tensor for key, tensor in merged.items() if key not in UNUSED}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    wrapped = any(key.endswith(".lora_A") for key in snapshot.tensors)
+    origin = (
+        "A My3DGen training snapshot; its LoRA is merged into the weights."
+        if wrapped
+        else (
+            f"Architecture taken from the preset `{like}`, because the file holds weights only."
+            if snapshot.weights_only
+            else "Architecture and rendering options as stated in the checkpoint."
+        )
+    )
+    card = CARD.format(name=name, file=path.name.replace("`", "'"), digest=digest, origin=origin)
+    return write_prior(folder, config, tensors, card)
+
+
+def chosen_config(snapshot: Snapshot, like: str | None) -> PriorConfig:
+    """The checkpoint's own configuration, or the preset where it has none."""
+    if not snapshot.weights_only:
+        return derive_config(snapshot)
+    if like is None:
+        raise FileFormatError(
+            "holds weights only, without rendering options; say which model with --like "
+            f"({', '.join(PRESETS)})"
+        )
+    return PRESETS[like]
+
+
+def check_shapes(snapshot: Snapshot, config: PriorConfig) -> None:
+    """The snapshot must hold the configuration's generator: every entry, its shape, nothing else."""
+    found = {
+        key: tensor.size
+        for key, tensor in snapshot.tensors.items()
+        if key not in UNUSED and not key.endswith((".lora_A", ".lora_B"))
+    }
+    expected = generator_shapes(config)
+    if missing := sorted(set(expected) - set(found)):
+        raise FileFormatError(f"lacks '{missing[0]}' ({len(missing)} of {len(expected)} entries are missing)")
+    if extra := sorted(set(found) - set(expected)):
+        raise FileFormatError(f"holds '{extra[0][:80]}' and {len(extra) - 1} more that EG3D does not have")
+    for key, shape in expected.items():
+        if found[key] != shape:
+            raise FileFormatError(f"has '{key}' of shape {found[key]}; its options ask for {shape}")
