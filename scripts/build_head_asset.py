@@ -65,7 +65,7 @@ OPEN_EYES = {
     "eye-height1-incr": 0.20,
     "eye-height2-incr": 0.30,
     "eye-height3-incr": 0.20,
-    "eye-scale-incr": 0.10,
+    "eye-scale-incr": 0.20,
 }
 
 
@@ -174,18 +174,19 @@ def shape_basis(source: Source, importance: np.ndarray) -> tuple[np.ndarray, np.
     weights = np.repeat(np.sqrt(importance), 3)
     left, singular, _ = np.linalg.svd(root * weights, full_matrices=False)
     share = (singular**2).cumsum() / (singular**2).sum()
-    print(f"shape: {len(amplitudes)} local + {len(asymmetry)} asymmetric targets, {share[SHAPE_FACTORS - 1]:.4f}"
-          f" of the variance in {SHAPE_FACTORS} components")  # fmt: skip
+    print(f"shape: {len(amplitudes)} local + {len(asymmetry)} asymmetric targets,", end=" ")
+    print(f"{share[SHAPE_FACTORS - 1]:.4f} of the variance in {SHAPE_FACTORS} components")
     basis = left[:, :SHAPE_FACTORS].T @ root
     return (mean @ targets).reshape(-1, 3), basis.reshape(SHAPE_FACTORS, -1, 3)
 
 
 def macro_names() -> list[str]:
     """The 48 adult macro targets, in the order of `my3dgen.synthetic.shape.macro_weights`."""
-    ancestry = [f"{r}-{s}-{a}" for r in ("african", "asian", "caucasian") for s in ("female", "male")
-                for a in ("young", "old")]  # fmt: skip
-    build = [f"universal-{s}-{a}-{m}muscle-{w}weight" for m in ("min", "average", "max")
-             for w in ("min", "average", "max") for s in ("female", "male") for a in ("young", "old")]  # fmt: skip
+    people = [f"{s}-{a}" for s in ("female", "male") for a in ("young", "old")]
+    ancestry = [f"{r}-{person}" for r in ("african", "asian", "caucasian") for person in people]
+    levels = ("min", "average", "max")
+    builds = [f"{m}muscle-{w}weight" for m in levels for w in levels]
+    build = [f"universal-{person}-{build}" for build in builds for person in people]
     return ancestry + build
 
 

@@ -32,7 +32,9 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     smile = _step(torch.special.ndtr(z["smile"]), 0.35, 0.95)
     teeth = torch.special.ndtr(z["teeth"])
     calm = 1 - smile
-    jaw = 0.34 * torch.tanh((z["jaw"] - 0.25).clamp_min(0) * 0.6) * (1 - 0.5 * smile) + 0.06 * smile * teeth
+    grin = smile * teeth
+    gape = torch.tanh((z["jaw"] - 0.25).clamp_min(0) * 0.55)
+    jaw = 0.52 * gape * (1 - 0.55 * smile) + 0.15 * grin
     asymmetry = 0.10 * torch.tanh(z["asymmetry"])
     brows, lids, squint = z["brows"], z["lids"], z["squint"]
     frown = 0.4 * torch.tanh((-z["smile"] - 0.8).clamp_min(0)) * calm
@@ -46,8 +48,8 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
         sided |= {
             f"mouthSmile{side}": 0.92 * smile * lean,
             f"mouthDimple{side}": 0.25 * smile * lean,
-            f"mouthUpperUp{side}": (0.20 + 0.45 * teeth) * smile * teeth * lean,
-            f"mouthLowerDown{side}": 0.40 * smile * teeth,
+            f"mouthUpperUp{side}": (0.25 + 0.45 * teeth) * grin * lean + 0.10 * gape * calm,
+            f"mouthLowerDown{side}": 0.42 * grin,
             f"mouthFrown{side}": frown,
             f"mouthPress{side}": 0.3 * torch.tanh((z["lip_press"] - 0.5).clamp_min(0)) * calm,
             f"cheekSquint{side}": 0.55 * smile + 0.15 * torch.tanh(squint.clamp_min(0)),
@@ -65,6 +67,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     weights = sided | {
         "browInnerUp": 0.55 * torch.tanh(z["inner_brow"].clamp_min(0) * 0.6),
         "jawOpen": jaw,
+        "mouthClose": (0.08 * (1 - grin) + 0.14 * smile * (1 - teeth)) * (1 - gape),  # lips meet at rest
         "mouthPucker": 0.45 * torch.tanh((z["pucker"] - 0.9).clamp_min(0)) * calm,
         "mouthFunnel": 0.35 * torch.tanh((-z["pucker"] - 1.1).clamp_min(0)) * calm,
     }

@@ -27,13 +27,13 @@ def catmull_clark(quads: Int[np.ndarray, "quad 4"], count: int) -> tuple[Tensor,
     spokes = _ones(edges.ravel(), ends, (count, len(edges)))  # edges at a vertex
     rim_spokes = spokes @ scipy.sparse.diags_array(rim.astype(float))
 
-    face_points = of_vertex.T / 4
-    midpoints = spokes.T / 2
+    face_points = (of_vertex.T / 4).tocsr()
+    midpoints = (spokes.T / 2).tocsr()
     beside = _ones(edge_of_side.ravel(), corners, (len(edges), faces)) / 2  # the two faces at an edge
     edge_points = _rows(midpoints, np.where(rim, 1, 0.5)) + _rows(beside @ face_points, np.where(rim, 0, 0.5))
 
     # inside: (mean face point + 2 mean edge midpoint + (n - 3) vertex) / n; rim: 1/8, 3/4, 1/8
-    identity = scipy.sparse.eye_array(count)
+    identity = scipy.sparse.csr_array(scipy.sparse.eye_array(count))
     n_faces, n_edges = of_vertex.sum(1), spokes.sum(1)
     inside = _rows(of_vertex @ face_points, 1 / n_faces**2) + _rows(
         spokes @ midpoints, 2 / (n_faces * n_edges)
@@ -43,7 +43,7 @@ def catmull_clark(quads: Int[np.ndarray, "quad 4"], count: int) -> tuple[Tensor,
     on_rim = _rows(identity, 1 - rim_edges / 4) + rim_spokes @ midpoints / 4
     vertex_points = _rows(inside, rim_edges == 0) + _rows(on_rim, rim_edges > 0)
 
-    operator = scipy.sparse.vstack([vertex_points, edge_points, face_points]).tocoo()
+    operator = scipy.sparse.coo_array(scipy.sparse.vstack([vertex_points, edge_points, face_points]))
     of_face = np.repeat(np.arange(faces)[:, None] + count + len(edges), 4, 1)
     fine = np.stack([quads, count + edge_of_side, of_face, count + np.roll(edge_of_side, 1, 1)], -1)
     return _to_torch(operator), fine.reshape(-1, 4)
@@ -75,9 +75,9 @@ def _ones(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> scip
     return scipy.sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
-def _rows(matrix: scipy.sparse.sparray, factors: np.ndarray) -> scipy.sparse.sparray:
+def _rows(matrix: scipy.sparse.csr_array, factors: np.ndarray) -> scipy.sparse.csr_array:
     """Each row times its factor."""
-    return scipy.sparse.diags_array(np.asarray(factors, float)) @ matrix
+    return scipy.sparse.csr_array(scipy.sparse.diags_array(np.asarray(factors, float)) @ matrix)
 
 
 def _to_torch(matrix: scipy.sparse.coo_array) -> Tensor:

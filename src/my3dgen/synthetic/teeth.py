@@ -22,6 +22,7 @@ SHORTENED = (0.0, 0.007, -0.001, 0.008, 0.012, 0.016, 0.020)  # how far an edge 
 ROUNDED = (0.16, 0.24, 0.42, 0.36, 0.34, 0.22, 0.22)  # of the height at which the corners begin to round
 ARCH_POWER = 2.2  # of the superellipse that the strips follow
 OVERBITE, OVERJET = 0.016, 0.030  # the upper edge lies lower than, and before, the lower one
+TONGUE_SINKS = (0.0, -0.07, -0.06)  # the mesh's tongue fills the mouth and would hide the teeth
 AROUND, ALONG = 16, 9  # vertices around a tooth and from gum to edge
 
 
@@ -42,9 +43,10 @@ class Mouth:
     def follow(
         self, still: Float[Tensor, "scene coarse 3"], acted: Float[Tensor, "scene coarse 3"]
     ) -> Float[Tensor, "scene mouthvertex 3"]:
-        """Vertices for heads with (`acted`) and without (`still`) expression: the jaw moves the lower arch."""
+        """Vertices of heads with (`acted`) and without (`still`) expression; the jaw moves the lower arch."""
         arches = [self.upper @ still[:, self.upper_strip], self.lower @ acted[:, self.lower_strip]]
-        return torch.cat([*arches, acted[:, self.tongue]], 1)
+        tongue = acted[:, self.tongue] + acted.new_tensor(TONGUE_SINKS)
+        return torch.cat([*arches, tongue], 1)
 
 
 def mouth_template(
@@ -156,14 +158,13 @@ def _tooth(
     ring_z = angle.cos().sign() * angle.cos().abs() ** square
     rings = []
     for level in torch.linspace(0, 1, ALONG) ** 1.3:  # denser towards the edge
-        v = float(1 - level)  # 1 at the edge side of this list's end
-        v = 1 - v  # 0 at the edge, 1 at the neck
+        v = float(level)  # 0 at the edge, 1 at the neck
         near = max(0.0, 1 - v / rounded)
         corner = math.sqrt(max(0.0, 1 - near**2 * 0.75))
         across = 0.985 * (1 - 0.24 * max(0.0, (v - 0.3) / 0.7) ** 1.6) * corner
         thick = (0.30 + 0.70 * min(1.0, v / 0.75) ** 0.8) * (1 - 0.10 * max(0.0, v - 0.75))
         belly = 0.10 * depth * math.sin(math.pi * min(1.0, v * 0.9 + 0.1))
-        z = depth * thick * 0.5 * (ring_z - 1) + belly - 0.10 * depth * (1 - v) ** 2 * 0
+        z = depth * thick * 0.5 * (ring_z - 1) + belly
         rings.append(
             torch.stack([0.5 * width * across * ring_x, torch.full_like(z, side * height * v), z], 1)
         )
