@@ -182,4 +182,5 @@ def load_perceptual(name: str, device: str | torch.device = "cpu") -> Perceptual
     trunk = kind()
     trunk.load_state_dict(load_tensors(file)[0])
     network = Perceptual(name, trunk).requires_grad_(False).eval()
-    return network.to(device).to(memory_format=torch.channels_last)
+    # torch's stubs lack this call
+    return network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -71,7 +71,7 @@ def read_album(folder: str | os.PathLike, resolution: int | None = None) -> Albu
             masks.append(_tensor(_open(folder / "masks" / name, "L"), size) / 255)
     if masks and len(masks) != len(images):
         raise FileFormatError(
-            f"{folder}/masks has {len(masks)} of {len(images)} masks; make the missing ones or remove the folder"
+            f"{folder}/masks has {len(masks)} of {len(images)} masks; complete it or remove it"
         )
     return Album(
         images=torch.stack(images),

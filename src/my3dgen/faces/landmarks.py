@@ -23,7 +23,6 @@ MARGIN = 1.5  # side of the region over side of the face's box
 FIVE = (468, 473, 1, 61, 291)
 """Left and right iris, nose tip, left and right corner of the mouth (left and right in the picture)."""
 EYES = (33, 263)  # outer corners, left in the picture first
-LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
 
 
 @functools.cache
@@ -66,7 +65,6 @@ def landmarks(
 
     Images are in [-1, 1]. Differentiable in the images.
     """
-    height, width = images.shape[2:]
     regions = regions.to(images)
     # shrink by a whole factor first where a pixel of the crop covers several of the picture
     factor = max(1, int(regions[:, 2].min() / SIDE))
