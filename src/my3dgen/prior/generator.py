@@ -44,6 +44,16 @@ class Rendered:
     """Share of the ray that is not background, in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class Volume:
+    """A view before super-resolution."""
+
+    features: Float[Tensor, "batch features r r"]
+    """Volume-rendered features, about [-1, 1]; the first three channels are the raw image."""
+    depth: Float[Tensor, "batch 1 r r"]
+    opacity: Float[Tensor, "batch 1 r r"]
+
+
 class Backbone(nn.Module):
     """Mapping and synthesis, under the names EG3D's state dicts give them."""
 
@@ -114,9 +124,9 @@ class Generator(nn.Module):
 
     def render(
         self,
-        planes: Planes,
+        planes: Float[Tensor, "#batch 3 features side side"],
         cameras: Float[Tensor, "batch 25"],
-        ws: Latents,
+        ws: Float[Tensor, "#batch num_ws w_dim"],
         adapter: AdapterLike | None = None,
         *,
         sampling: Sampling | None = None,
@@ -129,10 +139,23 @@ class Generator(nn.Module):
         the volume-rendered image (default: the configuration's). Without `rng` the result is
         deterministic; with it samples are jittered as in EG3D.
         """
+        volume = self.volume(planes, cameras, sampling=sampling, resolution=resolution, rng=rng)
+        image = self.superresolve(volume.features, ws, adapter, rng=rng)
+        return Rendered(image, volume.features[:, :3], volume.depth, volume.opacity)
+
+    def volume(
+        self,
+        planes: Float[Tensor, "#batch 3 features side side"],
+        cameras: Float[Tensor, "batch 25"],
+        *,
+        sampling: Sampling | None = None,
+        resolution: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Volume:
+        """The first half of `render`: what the rays meet."""
         batch = len(cameras)
-        if len(planes) not in (1, batch) or len(ws) not in (1, batch):
-            raise ValueError(f"{len(planes)} planes and {len(ws)} latents for {batch} cameras")
-        change = self._change(adapter, batch).at("superresolution")
+        if len(planes) not in (1, batch):
+            raise ValueError(f"{len(planes)} planes for {batch} cameras")
         dtype = _convolution_dtype(planes)
         side = resolution or self.config.neural_rendering_resolution
         with torch.autocast(planes.device.type, enabled=False):
@@ -145,14 +168,28 @@ class Generator(nn.Module):
                 sampling or Sampling.of(self.config),
                 rng,
             )
-            features = rays.colours.mT.unflatten(2, (side, side))
-            image = self.superresolution(features, ws[:, -1].float(), change, rng, dtype)
-        return Rendered(
-            image=image,
-            image_raw=features[:, :3],
+        return Volume(
+            features=rays.colours.mT.unflatten(2, (side, side)),
             depth=rays.clamped_depth().reshape(batch, 1, side, side),
             opacity=rays.opacity.reshape(batch, 1, side, side),
         )
+
+    def superresolve(
+        self,
+        features: Float[Tensor, "batch features r r"],
+        ws: Float[Tensor, "#batch num_ws w_dim"],
+        adapter: AdapterLike | None = None,
+        *,
+        resolution: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch 3 size size"]:
+        """The second half of `render`. `resolution` as in `Superresolution.forward`."""
+        if len(ws) not in (1, len(features)):
+            raise ValueError(f"{len(features)} pictures and {len(ws)} latents")
+        change = self._change(adapter, len(features)).at("superresolution")
+        dtype = _convolution_dtype(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.superresolution(features, ws[:, -1].float(), change, rng, dtype, resolution)
 
     def synthesis(
         self,

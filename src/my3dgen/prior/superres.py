@@ -35,17 +35,22 @@ class Superresolution(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "batch features r r"],
-        w: Float[Tensor, "batch w_dim"],
+        w: Float[Tensor, "styles w_dim"],
         change: Adaptation,
         rng: torch.Generator | None,
         dtype: torch.dtype,
+        resolution: int | None = None,
     ) -> Float[Tensor, "batch 3 size size"]:
-        """The final image from rendered features, whose first three channels are the raw image."""
-        side = features.shape[-1]
-        if side < self.input_resolution or (side > self.input_resolution and self.resizes_down):
+        """The final image from rendered features, whose first three channels are the raw image.
+
+        `resolution` is the side of the first block's input, if not the layout's: features of a window
+        of the picture take its share. Constant noise belongs to the whole picture and does not fit one.
+        """
+        side, resolution = features.shape[-1], resolution or self.input_resolution
+        if side < resolution or (side > resolution and self.resizes_down):
             features = F.interpolate(
                 features,
-                size=(self.input_resolution, self.input_resolution),
+                size=(resolution, resolution),
                 mode="bilinear",
                 align_corners=False,
                 antialias=self.antialias,

@@ -1,0 +1,42 @@
+"""Small corrections of estimated cameras, as numbers an optimiser can move."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TURN = 0.05  # radians: a usual error of a pose estimated from landmarks
+SHIFT = 0.02  # world units (the head is about 0.5 high)
+
+
+def move_cameras(
+    cameras: Float[Tensor, "batch 25"], moves: Float[Tensor, "batch 6"]
+) -> Float[Tensor, "batch 25"]:
+    """Cameras turned about the world's origin, which lies in the head, then shifted along their own axes.
+
+    `moves` holds pitch, yaw and roll in units of `TURN` (a rotation vector in world axes), then right,
+    down and forward in units of `SHIFT`; zeros leave the camera as it is. Moving forward is how scale
+    changes: the focal length stays. Units of a usual error make one step size right for all six.
+    """
+    x, y, z = (moves[:, :3] * TURN).unbind(1)
+    o = torch.zeros_like(x)
+    turn = torch.linalg.matrix_exp(torch.stack([o, -z, y, z, o, -x, -y, x, o], 1).reshape(-1, 3, 3))
+    pose = cameras[:, :16].reshape(-1, 4, 4)
+    axes = turn @ pose[:, :3, :3]
+    place = turn @ pose[:, :3, 3:] + axes @ (moves[:, 3:, None] * SHIFT)
+    moved = torch.cat([torch.cat([axes, place], 2), pose[:, 3:]], 1)
+    return torch.cat([moved.flatten(1), cameras[:, 16:]], 1)
+
+
+def crop_cameras(
+    cameras: Float[Tensor, "batch 25"], top: int, left: int, size: int, resolution: int
+) -> Float[Tensor, "batch 25"]:
+    """Cameras that see a `size`-square window of their `resolution`-square picture.
+
+    A crop is a change of the normalised intrinsics, and its rays are exactly those of the window.
+    """
+    scale = resolution / size
+    intrinsics = cameras[:, 16:].reshape(-1, 3, 3)
+    offset = cameras.new_tensor([left / resolution, top / resolution])
+    centre = (intrinsics[:, :2, 2] - offset) * scale
+    rows = torch.cat([intrinsics[:, :2, :2] * scale, centre[:, :, None]], 2)
+    return torch.cat([cameras[:, :16], torch.cat([rows, intrinsics[:, 2:]], 1).flatten(1)], 1)
