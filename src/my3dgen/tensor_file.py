@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from my3dgen.errors import FileFormatError
@@ -66,7 +66,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(whole, beside, dict(metadata))
+        # not save_file: its errors hide what the system said, and a full disk should be named
+        beside.write_bytes(save(whole, dict(metadata)))
         beside.chmod(0o600)  # a face is for its owner to share
         beside.replace(path)
     finally:

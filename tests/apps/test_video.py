@@ -1,10 +1,13 @@
+import errno
 import subprocess
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
+from my3dgen.apps import video
 from my3dgen.apps.video import write_animation
 from my3dgen.errors import UserError
 
@@ -55,3 +58,18 @@ def test_nothing_is_left_when_drawing_fails(tmp_path):
 def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"\.avi"):
         write_animation(ramp(), tmp_path / "a.avi")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    real = video._mp4_command
+
+    def to_full_disk(path, *rest):
+        # the muxer's index in front would seek, which this device cannot
+        return [*real(path, *rest)[:-3], "-f", "rawvideo", "/dev/full"]
+
+    monkeypatch.setattr(video, "_mp4_command", to_full_disk)
+    with pytest.raises(OSError) as caught:
+        write_animation(ramp(), tmp_path / "a.mp4")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

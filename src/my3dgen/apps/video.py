@@ -1,7 +1,11 @@
 """Pictures in a row as a moving one: mp4 that plays everywhere, animated WebP, GIF."""
 
+import errno
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -47,30 +51,45 @@ def write_animation(frames: Iterable[Image.Image], path: str | os.PathLike, fps:
 
 
 def _write_mp4(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
+    """Raises OSError when the encoder fails, as it does on a full disk."""
+    first = next(frames := iter(frames))
+    width, height = first.width // 2 * 2, first.height // 2 * 2
+    with tempfile.TemporaryFile() as complaints:
+        encoder = subprocess.Popen(
+            _mp4_command(path, width, height, fps),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+        )
+        assert encoder.stdin is not None
+        try:
+            for frame in chain([first], frames):
+                pixels = np.asarray(frame.convert("RGB").crop((0, 0, width, height)))
+                encoder.stdin.write(np.ascontiguousarray(pixels).data)
+        except BrokenPipeError:
+            pass  # the encoder gave up; its exit code and complaints say why
+        except BaseException:
+            encoder.kill()
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                encoder.stdin.close()
+            encoder.wait()
+        if encoder.returncode:
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace")
+            full = os.strerror(errno.ENOSPC) in said
+            reason = os.strerror(errno.ENOSPC) if full else f"ffmpeg failed: {said.strip()[-200:]}"
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason, str(path))
+
+
+def _mp4_command(path: Path, width: int, height: int, fps: int) -> list[str]:
     import imageio_ffmpeg
 
-    writer = None
-    try:
-        for frame in frames:
-            width, height = frame.width // 2 * 2, frame.height // 2 * 2
-            if writer is None:
-                writer = imageio_ffmpeg.write_frames(
-                    str(path),
-                    (width, height),
-                    fps=fps,
-                    codec="libx264",
-                    pix_fmt_in="rgb24",
-                    pix_fmt_out="yuv420p",
-                    quality=None,  # pyright: ignore[reportArgumentType] (None: by -crf below)
-                    macro_block_size=2,
-                    output_params=["-crf", "17", "-preset", "medium", "-movflags", "+faststart"],
-                )
-                writer.send(None)
-            pixels = np.asarray(frame.convert("RGB").crop((0, 0, width, height)))
-            writer.send(np.ascontiguousarray(pixels))
-    finally:
-        if writer is not None:
-            writer.close()
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "17", "-preset", "medium"]
+    quiet = ["-y", "-loglevel", "error"]
+    return [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *raw, *coded, "-movflags", "+faststart", str(path)]
 
 
 def _write_webp(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
