@@ -13,7 +13,18 @@ from torch import Tensor
 EMPTY = (1 << 63) - 1
 """The key of a pixel that sees nothing: larger than any depth's bits."""
 
-_TILES = (3, 6, 12, 32, 96, 512)  # sides of the square of pixels tested per triangle, by its extent
+_TILES = (
+    2,
+    4,
+    6,
+    9,
+    12,
+    16,
+    24,
+    48,
+    128,
+    512,
+)  # sides of the square of pixels tested per triangle, by its extent
 _BATCH = 24_000_000  # candidate pixels tested at once
 
 

@@ -47,19 +47,13 @@ class _Rays:
         ]
         return torch.stack([*place, z], -1)
 
-    def back(self, view: Tensor, x: Tensor, y: Tensor, depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """World positions at pixel centres, and unit vectors from there to the camera."""
-        focal, centre = self.focal[view], self.centre[view]
-        ray = torch.stack(
-            [
-                (x / size - centre[:, 0]) / focal[:, 0],
-                (y / size - centre[:, 1]) / focal[:, 1],
-                torch.ones_like(x),
-            ],
-            1,
-        )
-        ray = (self.rotation[view] * ray[:, None]).sum(2)
-        return self.origin[view] + ray * depth[:, None], -F.normalize(ray, dim=1)
+    def grid(self, size: int) -> Float[Tensor, "pixel 3"]:
+        """World directions of one unit of depth through every pixel centre, view by view, row by row."""
+        step = (torch.arange(size, device=self.origin.device) + 0.5) / size
+        x = ((step - self.centre[:, :1]) / self.focal[:, :1])[:, None, :, None]
+        y = ((step - self.centre[:, 1:]) / self.focal[:, 1:])[:, :, None, None]
+        across, down, ahead = (self.rotation[:, None, None, :, k] for k in range(3))
+        return (x * across + y * down + ahead).view(-1, 3)
 
 
 def _rays(cameras: Float[Tensor, "view 25"]) -> _Rays:
@@ -111,18 +105,20 @@ def _shade(
     label = torch.zeros(len(buffer), dtype=torch.uint8, device=buffer.device)
     kit = scenes.kit
 
-    def seen(pixel: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rays_through = rays.grid(size)
+
+    def seen(pixel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scene, position and direction towards the camera of pixels."""
         view = torch.div(pixel, size * size, rounding_mode="floor")
-        inside = pixel - view * (size * size)
-        row = torch.div(inside, size, rounding_mode="floor")
-        place, toward = rays.back(view, (inside - row * size) + 0.5, row + 0.5, depth[pixel], size)
-        return view, torch.div(view, per_scene, rounding_mode="floor"), place, toward
+        ray = rays_through[pixel]
+        place = rays.origin[view] + ray * depth[pixel, None]
+        return torch.div(view, per_scene, rounding_mode="floor"), place, -F.normalize(ray, dim=1)
 
     kind = torch.where(hit, kit.material[primitive.clamp(max=firsts[0] - 1)], -1)
     kind = torch.where(primitive >= firsts[0], -1, kind)
     for eyes in (False, True):
         pixel = ((kind == EYE) if eyes else (kind >= 0) & (kind != EYE)).nonzero()[:, 0]
-        _, scene, _, toward = seen(pixel)
+        scene, _, toward = seen(pixel)
         corner, weight = rasterise.barycentric(screen, kit.triangles, size, pixel, primitive[pixel])
         index = corner + scene[:, None] * scenes.points.shape[1]
         flat = scenes.attributes.view(-1, scenes.attributes.shape[-1])
@@ -135,7 +131,7 @@ def _shade(
             label[pixel] = part.to(torch.uint8)
     for strands, first, beyond in ((scenes.hair, firsts[0], firsts[1]), (scenes.fine, firsts[1], firsts[2])):
         pixel = (hit & (primitive >= first) & (primitive < beyond)).nonzero()[:, 0]
-        _, scene, place, toward = seen(pixel)
+        scene, place, toward = seen(pixel)
         strand, along, light, own = _read_strands(strands, scene, primitive[pixel] - first)
         if strands is scenes.hair:
             gloss, part = torch.ones_like(place[:, 0]), torch.full_like(strand, HAIR)

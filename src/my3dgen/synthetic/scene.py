@@ -23,6 +23,8 @@ DIRECTIONS = 24
 BOX = 0.48
 """Hair stays this far inside the tri-plane box [-0.5, 0.5]^3."""
 
+_STRIDE = 2  # light is found at every second node of a strand and interpolated between
+
 SKIN, EYE, MOUTH, GLASSES = 0, 1, 2, 3  # materials of the mesh
 CHANNELS = {
     "normal": slice(0, 3), "canonical": slice(3, 6), "irradiance": slice(6, 9), "lamps": slice(9, 12),
@@ -239,10 +241,10 @@ def _quad_centres(asset: HeadAsset, points: Tensor) -> Tensor:
 
 
 def _hair_points(strands: Tensor) -> Float[Tensor, "scene point 3"]:
-    """Every second strand, three points per segment: enough to fill the shadow maps."""
-    some = strands[:, ::2]
+    """Every third strand, two points per segment: enough to fill the shadow maps."""
+    some = strands[:, ::3]
     a, b = some[:, :, :-1], some[:, :, 1:]
-    return torch.cat([a, a * (2 / 3) + b / 3, a / 3 + b * (2 / 3)], 2).flatten(1, 2)
+    return torch.cat([a, 0.5 * (a + b)], 2).flatten(1, 2)
 
 
 def _lit_mesh(
@@ -331,17 +333,19 @@ def _lit_strands(
 ) -> Float[Tensor, "scene strand node 6"]:
     """Irradiance and lamp visibility at every node; the shape of the whole head of hair shades it too."""
     scenes, strands, count = nodes.shape[:3]
-    flat = nodes.flatten(1, 2)
+    along = F.normalize(_tangents(nodes)[:, :, ::_STRIDE], dim=-1).flatten(1, 2)
+    flat = nodes[:, :, ::_STRIDE].flatten(1, 2)
     free = visibility(maps, flat)
     lamps = free @ lamp_weights(light, maps.directions)
     outward = F.normalize(flat - centre[:, None], dim=-1)
-    free = free * ((outward @ maps.directions.T) * 0.5 + 0.5)
-    sky = free @ (ambient(light, maps.directions) * (2.0 / len(maps.directions)))
-    along = F.normalize(_tangents(nodes), dim=-1).flatten(1, 2)
+    wide = (outward @ maps.directions.T).mul_(0.5).add_(0.5).mul_(free)
+    sky = wide @ (ambient(light, maps.directions) * (2.0 / len(maps.directions)))
     toward = torch.einsum("snk,slk->snl", along, light.direction)
     wrap = (torch.einsum("snk,slk->snl", outward, light.direction) * 0.55 + 0.45).clamp(0, 1)
     direct = ((1 - toward * toward).clamp_min(0).sqrt() * wrap * lamps) @ light.colour
-    return torch.cat([sky + 0.85 * direct, lamps * wrap], -1).view(scenes, strands, count, 6)
+    lit = torch.cat([sky + 0.85 * direct, lamps * wrap], -1).view(scenes, strands, -1, 6)
+    between = torch.cat([0.5 * (lit[:, :, :-1] + lit[:, :, 1:]), lit[:, :, -1:]], 2)
+    return torch.stack([lit, between], 3).flatten(2, 3)
 
 
 def _tangents(nodes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much of the light from each direction reaches a point? Shadow maps for all scenes and directions at once."""
+"""How much light from each direction reaches a point? Shadow maps for all scenes and directions at once."""
 
 from dataclasses import dataclass
 
@@ -58,7 +58,7 @@ def shadow_maps(
     *,
     size: int = 112,
     extent: float = 1.3,
-    dense: float = 5.0,
+    dense: float = 2.5,
 ) -> ShadowMaps:
     """Maps of points scattered densely over the occluders; `dense` hair points fill a cell.
 
