@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from my3dgen.progress import say
@@ -43,7 +43,8 @@ def save_checkpoint(
     whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(whole, beside, {"belongs_to": belongs_to, "state": json.dumps(dict(state))})
+        # not save_file: its errors hide what the system said, and a full disk should be named
+        beside.write_bytes(save(whole, {"belongs_to": belongs_to, "state": json.dumps(dict(state))}))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
