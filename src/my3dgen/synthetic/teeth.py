@@ -33,7 +33,7 @@ class Mouth:
     triangles: Int[Tensor, "mouthtriangle 3"]
     incidence: Tensor  # sparse "mouthvertex mouthtriangle"
     material: Float[Tensor, "mouthvertex 3"]  # shares of enamel, gum, tongue
-    depth: Float[Tensor, " mouthvertex"]  # decimetres behind the front of the teeth, for darkening
+    depth: Float[Tensor, " mouthvertex"]  # decimetres away from the light, 0 at the incisors: for darkening
     upper: Float[Tensor, "upper strip"]  # upper arch = upper @ strip
     lower: Float[Tensor, "lower strip"]
     upper_strip: Int[Tensor, " strip"]  # coarse vertices
@@ -79,13 +79,18 @@ def mouth_template(
             (len(points), len(triangles)), check_invariants=True,
         ).coalesce(),
         material=torch.cat(materials),
-        depth=(parts[0][:, 2].max() - points[:, 2]).clamp_min(0),
+        depth=torch.cat([_depth(points[:count], 0.35), _depth(points[count:], 1.0)]),
         upper=_follower(parts[0], base[upper_strip]),
         lower=_follower(parts[1], base[lower_strip]),
         upper_strip=upper_strip,
         lower_strip=lower_strip,
         tongue=tongue,
     )  # fmt: skip
+
+
+def _depth(points: Tensor, share: float) -> Tensor:
+    """Distance behind the front teeth; teeth further back stay near the cheek and the light (`share`)."""
+    return share * (points[:, 2].max() - points[:, 2])
 
 
 def _follower(points: Tensor, strip: Tensor) -> Tensor:
