@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from my3dgen.ops.fir import upfirdn
+from my3dgen.ops.low_pass import low_pass
 from my3dgen.ops.low_rank import LowRank
 
 
@@ -28,21 +28,20 @@ def modulated_conv2d(
     styles: Float[Tensor, "styles_batch inputs"],
     *,
     demodulate: bool = True,
-    taps: Float[Tensor, "4 4"] | None = None,
+    upsample: bool = False,
     change: LowRank | None = None,
 ) -> Float[Tensor, "batch outputs new_height new_width"]:
-    """Convolve with per-image weights; with `taps` also double the resolution.
+    """Convolve with per-image weights; with `upsample` also double the resolution.
 
     `styles` has one row per image or a single row for all. Convolutions run in the dtype of `x`,
     norms in that of `styles`.
     """
-    upsample = taps is not None
     x = x * styles[:, :, None, None].to(x.dtype)
     y = _conv(x, weight.to(x.dtype), upsample)
     if change is not None:
         y = y + _low_rank_conv(x, change, weight.shape[-1], upsample)
-    if taps is not None:
-        y = upfirdn(y, taps, padding=(1, 1, 1, 1), gain=4)
+    if upsample:
+        y = low_pass(y, (1, 1), gain=4.0)
     if demodulate:
         y = y * _demodulation(weight, styles, change)[:, :, None, None].to(y.dtype)
     return y

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from my3dgen.config import PlaneMode
+from my3dgen.ops.low_pass import HAS_TRITON
 
 PLANE_AXES: dict[PlaneMode, tuple[tuple[int, int], ...]] = {
     "xy_xz_zx": ((0, 1), (0, 2), (2, 0)),
@@ -18,12 +19,18 @@ def sample_planes(
     planes: Float[Tensor, "batch 3 features height width"],
     points: Float[Tensor, "batch points 3"],
     axes: PlaneMode,
+    dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "batch points features"]:
     """The mean over the three planes of their bilinear features at `points`.
 
     The planes span [-1, 1]^3 with texel j of n centred at (2 j + 1) / n - 1, and are zero outside.
-    Planes of lower precision are read in that of the points.
+    The features come in `dtype`. On CUDA one kernel reads texels of that precision and sums in float32,
+    unless a gradient of the points is wanted.
     """
+    if planes.is_cuda and HAS_TRITON and not points.requires_grad:
+        from my3dgen.ops.triplane_triton import sample_planes_fused
+
+        return sample_planes_fused(planes.to(dtype), points, PLANE_AXES[axes])
     planes = planes.to(points.dtype)
     (first, second, third), coordinates = planes.unbind(1), PLANE_AXES[axes]
     if axes == "xy_xz_zx" and planes.shape[3] == planes.shape[4]:
@@ -36,7 +43,7 @@ def sample_planes(
         sample_plane(part, torch.stack([points[..., a] for a in pair], -1))
         for part, pair in zip(parts, coordinates, strict=False)
     )
-    return features / 3
+    return (features / 3).to(dtype)
 
 
 def sample_plane(

@@ -22,14 +22,15 @@ def _corner(position, limit: tl.constexpr):
 
 
 @triton.jit
-def _coordinate(points, base, axis: tl.constexpr, inside, scale):
-    return tl.load(points + base * 3 + axis, mask=inside, other=0.0) * scale
+def _coordinate(points, base, axis: tl.constexpr, inside):
+    return tl.load(points + base * 3 + axis, mask=inside, other=0.0)
 
 
 @triton.jit
 def _forward(
-    planes, points, out, count, scale,
-    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr, U2: tl.constexpr, V2: tl.constexpr,
+    planes, points, out, count,
+    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr,
+    U2: tl.constexpr, V2: tl.constexpr,
     SIDE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
@@ -41,8 +42,8 @@ def _forward(
     for plane in tl.static_range(3):
         u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
         v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
-        du, u0 = _corner(_coordinate(points, base, u_axis, inside, scale), SIDE)
-        dv, v0 = _corner(_coordinate(points, base, v_axis, inside, scale), SIDE)
+        du, u0 = _corner(_coordinate(points, base, u_axis, inside), SIDE)
+        dv, v0 = _corner(_coordinate(points, base, v_axis, inside), SIDE)
         for row in tl.static_range(2):
             for column in tl.static_range(2):
                 u, v = u0 + column, v0 + row
@@ -60,8 +61,9 @@ def _forward(
 
 @triton.jit
 def _backward(
-    gradient, points, planes_gradient, count, scale,
-    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr, U2: tl.constexpr, V2: tl.constexpr,
+    gradient, points, planes_gradient, count,
+    U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr,
+    U2: tl.constexpr, V2: tl.constexpr,
     SIDE: tl.constexpr, FEATURES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
@@ -74,8 +76,8 @@ def _backward(
     for plane in tl.static_range(3):
         u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
         v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
-        du, u0 = _corner(_coordinate(points, base, u_axis, inside, scale), SIDE)
-        dv, v0 = _corner(_coordinate(points, base, v_axis, inside, scale), SIDE)
+        du, u0 = _corner(_coordinate(points, base, u_axis, inside), SIDE)
+        dv, v0 = _corner(_coordinate(points, base, v_axis, inside), SIDE)
         for row in tl.static_range(2):
             for column in tl.static_range(2):
                 u, v = u0 + column, v0 + row
@@ -92,15 +94,15 @@ def _backward(
 
 class _SamplePlanes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...], scale: float) -> Tensor:
+    def forward(ctx, planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...]) -> Tensor:
         images, _, side, _, features = planes.shape
         count = points.shape[1]
         out = torch.empty(images, count, features, device=planes.device, dtype=planes.dtype)
         ctx.save_for_backward(points)
-        ctx.shape, ctx.dtype, ctx.axes, ctx.scale = planes.shape, planes.dtype, axes, scale
+        ctx.shape, ctx.dtype, ctx.axes = planes.shape, planes.dtype, axes
         grid = (triton.cdiv(count, POINTS_PER_PROGRAM), images)
         flat = [axis for pair in axes for axis in pair]
-        _forward[grid](planes, points, out, count, scale, *flat, side, features, POINTS_PER_PROGRAM)
+        _forward[grid](planes, points, out, count, *flat, side, features, POINTS_PER_PROGRAM)
         return out
 
     @staticmethod
@@ -112,20 +114,18 @@ class _SamplePlanes(torch.autograd.Function):
         grid = (triton.cdiv(count, POINTS_PER_PROGRAM), images)
         flat = [axis for pair in ctx.axes for axis in pair]
         _backward[grid](
-            gradient.contiguous(), points, planes_gradient, count, ctx.scale, *flat, side, features,
+            gradient.contiguous(), points, planes_gradient, count, *flat, side, features,
             POINTS_PER_PROGRAM,
         )  # fmt: skip
-        return planes_gradient.to(ctx.dtype), None, None, None
+        return planes_gradient.to(ctx.dtype), None, None
 
 
-def sample_planes_fused(
-    planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...], box_warp: float
-) -> Tensor:
+def sample_planes_fused(planes: Tensor, points: Tensor, axes: tuple[tuple[int, int], ...]) -> Tensor:
     """Mean of three bilinear lookups, `batch points features`, in the planes' dtype.
 
-    `planes` is `batch 3 features side side` (a power of two of features); `points` is
-    `batch points 3` in world units; `axes` names, per plane, the coordinate that runs along columns and
-    the one that runs along rows. Zeros outside the box.
+    `planes` is `batch 3 features side side` (a power of two of features); `points` is `batch points 3`
+    in [-1, 1] across the planes; `axes` names, per plane, the coordinate that runs along columns and the
+    one that runs along rows. Zeros outside.
     """
     channel_last = planes.permute(0, 1, 3, 4, 2).contiguous()
-    return _SamplePlanes.apply(channel_last, points.float().contiguous(), axes, 2.0 / box_warp)
+    return _SamplePlanes.apply(channel_last, points.float().contiguous(), axes)

@@ -5,6 +5,7 @@ EG3D spec 4.1. Nothing of it ships with a prior; it is kept to resume training.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,7 @@ class Discriminator(nn.Module):
             widths.append(config.channels(resolution))
             resolution //= 2
         self.fromrgb = EqualConv(6, widths[0], 1)
-        self.blocks = nn.ModuleList(Block(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(Block(a, b) for a, b in pairwise(widths))
         top = widths[-1]
         self.conv = EqualConv(top + 1, top, 3)
         self.fc = EqualDense(top * 16, top, activate=True)

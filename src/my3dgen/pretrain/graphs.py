@@ -22,7 +22,9 @@ class CapturedStep(Generic[Batch]):
     `step` does forward and backward: it leaves gradients in `.grad` and returns values to log or reuse.
     """
 
-    def __init__(self, step: Callable[[Batch], dict[str, Tensor]], parameters: list[Tensor], *, capture: bool):
+    def __init__(
+        self, step: Callable[[Batch], dict[str, Tensor]], parameters: list[Tensor], *, capture: bool
+    ):
         self.step, self.parameters, self.capture = step, parameters, capture
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: Batch | None = None

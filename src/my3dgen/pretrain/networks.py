@@ -1,8 +1,7 @@
 """The networks that train together, their averages, and the two kinds of step."""
 
 import copy
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig
 from my3dgen.pretrain.encoder import Encoder, EncoderConfig
 from my3dgen.pretrain.objectives import Weights
 from my3dgen.pretrain.pool import Batch
-from my3dgen.prior.generator import Generator
+from my3dgen.prior.generator import Generator, Rendered
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,12 @@ class Networks:
 
     def __init__(self, config: PriorConfig, device: torch.device, seed: int):
         torch.manual_seed(seed)
-        self.generator = Generator(config).to(device)
-        self.encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim)).to(device)
-        self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution)).to(device)
+        rng = torch.Generator().manual_seed(seed)
+        self.generator = Generator(config, rng).to(device, memory_format=torch.channels_last)
+        self.encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
+        self.encoder.to(device, memory_format=torch.channels_last)
+        self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution))
+        self.discriminator.to(device, memory_format=torch.channels_last)
         self.generator_average = copy.deepcopy(self.generator).requires_grad_(False)
         self.encoder_average = copy.deepcopy(self.encoder).requires_grad_(False)
         self.config, self.device = config, device
@@ -62,11 +64,6 @@ class Networks:
             for source, target in zip(live.buffers(), mean.buffers(), strict=True):
                 target.copy_(source)
 
-    @torch.no_grad()
-    def update_mean_latent(self, mean: Float[Tensor, " w_dim"], decay: float = 0.998) -> None:
-        """Move the mapping's mean latent toward a batch mean (EG3D spec 1.6)."""
-        self.generator.backbone.mapping.w_avg.lerp_(mean, 1 - decay)
-
 
 def parameters_of(*modules: nn.Module) -> list[Tensor]:
     """All parameters of some modules."""
@@ -74,9 +71,18 @@ def parameters_of(*modules: nn.Module) -> list[Tensor]:
 
 
 def pad_factors(factors: Float[Tensor, "batch factors"], z_dim: int) -> Float[Tensor, "batch z_dim"]:
-    """Factors as z: the remaining dimensions are fresh noise, which the mapping learns to ignore."""
+    """Factors as z: the remaining dimensions are fresh noise, which the mapping learns to ignore.
+
+    A prior with fewer latent dimensions than factors keeps the first ones.
+    """
+    factors = factors[:, :z_dim]
     noise = torch.randn(len(factors), z_dim - factors.shape[1], device=factors.device)
     return torch.cat([factors, noise], 1)
+
+
+def first(rendered: Rendered, count: int) -> Rendered:
+    """The first images of a batch."""
+    return Rendered(**{f.name: getattr(rendered, f.name)[:count] for f in fields(rendered)})
 
 
 def density_roughness(generator: Generator, planes: Tensor, points: int = 1000) -> Tensor:
@@ -102,6 +108,10 @@ class Steps:
         self.networks, self.perceptual, self.weights = networks, perceptual, weights
         self.dtype, self.rng = dtype, rng
 
+    def _precision(self) -> torch.autocast:
+        device = self.networks.device.type
+        return torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.weights, name) * value for name, value in terms.items()]).sum()
 
@@ -121,16 +131,16 @@ class Steps:
             sampled = generator.mapping(fresh, cameras[paired:])[:, 0]
             latent, mean = torch.cat([latent, sampled]), sampled.mean(0)
         ws = latent[:, None].expand(-1, generator.config.num_ws, -1)
-        planes = generator.planes(ws, noise="none", dtype=self.dtype)
-        rendered = generator.render(planes, cameras, ws, rng=self.rng, dtype=self.dtype)
-        seen = rendered.first(paired)
-        target = batch.target[:paired]
+        with self._precision():
+            planes = generator.planes(ws, noise="none")
+            rendered = generator.render(planes, cameras, ws, rng=self.rng)
+            terms["smooth"] = density_roughness(generator, planes)
+        seen, target = first(rendered, paired), batch.target[:paired]
         terms |= objectives.reconstruction(
             seen, target, batch.alpha[:paired], batch.depth[:paired], batch.weight[:paired]
         )
-        with torch.autocast(z.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with self._precision():
             terms["perceptual"] = self.perceptual(seen.image, target).mean()
-        terms["smooth"] = density_roughness(generator, planes)
         if adversarial:
             logits = nets.discriminator(rendered.image, rendered.image_raw, cameras, dtype=self.dtype)
             losses = objectives.generator_adversarial(logits)
@@ -174,8 +184,3 @@ class Steps:
             out["r1"] = r1.detach()
         loss.backward()
         return out
-
-
-def finite(values: Iterable[Tensor]) -> bool:
-    """Whether no value is NaN or infinite."""
-    return all(bool(torch.isfinite(value).all()) for value in values)

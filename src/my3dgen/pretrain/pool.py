@@ -73,7 +73,9 @@ class Pool:
         self.filled = 0
         self.next = 0
 
-    def render(self, seeds: Iterator[int], seconds: float, rng: torch.Generator, heads: int | None = None) -> int:
+    def render(
+        self, seeds: Iterator[int], seconds: float, rng: torch.Generator, heads: int | None = None
+    ) -> int:
         """Render new heads for `seconds` (or until `heads`), replacing the oldest when full.
 
         Returns the number of heads rendered.
@@ -94,7 +96,9 @@ class Pool:
             done += count
         return done
 
-    def image(self, scene: Int[Tensor, " batch"], view: Int[Tensor, " batch"]) -> Float[Tensor, "batch 3 s s"]:
+    def image(
+        self, scene: Int[Tensor, " batch"], view: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch 3 s s"]:
         """Views as floats in [-1, 1]."""
         return self.rgb[scene, view].float() / 127.5 - 1
 

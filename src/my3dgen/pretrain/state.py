@@ -44,7 +44,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def half(module: nn.Module) -> dict[str, Tensor]:
     """A module's state in fp16."""
-    return {name: tensor.half() for name, tensor in module.state_dict().items()}
+    return {name: tensor.half().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def _moments(name: str, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -73,7 +73,9 @@ def save(
             tensors |= {f"optimizer/{key}": value for key, value in _moments(name, optimizer).items()}
         _write(folder / "full.safetensors", tensors)
     beside = folder / ".training.json.part"
-    beside.write_text(json.dumps({"config": networks.config.to_dict(), "progress": asdict(progress)}, indent=1))
+    beside.write_text(
+        json.dumps({"config": networks.config.to_dict(), "progress": asdict(progress)}, indent=1)
+    )
     beside.replace(folder / "training.json")
 
 

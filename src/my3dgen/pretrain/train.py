@@ -26,6 +26,7 @@ from my3dgen.pretrain.networks import Judged, Networks, Steps, parameters_of
 from my3dgen.pretrain.objectives import Weights
 from my3dgen.pretrain.parallel import Ranks, agree, join, leave, settle_gradients
 from my3dgen.pretrain.pool import Batch, Pool
+from my3dgen.prior.mapping import update_w_avg
 from my3dgen.progress import say
 from my3dgen.synthetic.factors import NUM_FACTORS, TRAIN_SEEDS
 
@@ -97,7 +98,9 @@ def my_seeds(first: int, ranks: Ranks) -> Iterator[int]:
     return itertools.count(first + ranks.rank, ranks.size)
 
 
-def train(config: TrainConfig, folder: Path, *, device: str | None = None, resume: Path | None = None) -> dict:
+def train(
+    config: TrainConfig, folder: Path, *, device: str | None = None, resume: Path | None = None
+) -> dict:
     """Train into `folder` and return the last figures.
 
     Goes on from `folder` when it holds a state, else from `resume` (a state folder elsewhere), else
@@ -227,7 +230,7 @@ class _Run:
             progress.images += images
             progress.steps += 1
             self.networks.average(min(decay, 1 - 1 / (progress.steps + 1)))
-            self.networks.update_mean_latent(out["mean"])
+            update_w_avg(self.networks.generator.backbone.mapping, out["mean"][None])
             for name, value in out.items():
                 if value.ndim == 0:
                     sums[name] = sums[name] + value if name in sums else value.clone()

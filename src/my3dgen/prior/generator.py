@@ -223,8 +223,8 @@ class Generator(nn.Module):
         shape = points.shape[:2]
         if len(planes) == 1:  # all views look into the same planes
             points = points.reshape(1, -1, 3)
-        features = sample_planes(planes, points * (2 / self.config.box_warp), self.config.plane_mode)
-        colours, densities = self.decoder(features.to(dtype))
+        features = sample_planes(planes, points * (2 / self.config.box_warp), self.config.plane_mode, dtype)
+        colours, densities = self.decoder(features)
         return colours.reshape(*shape, -1), densities.reshape(shape)
 
     def _change(self, adapter: AdapterLike | None, batch: int) -> Adaptation:

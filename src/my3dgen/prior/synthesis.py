@@ -14,13 +14,17 @@ from my3dgen.ops.modulated_conv import modulated_conv2d
 from my3dgen.prior.adaptation import Adaptation
 from my3dgen.prior.mapping import Dense
 
-Image = Float[Tensor, "batch channels height width"]
+Features = Float[Tensor, "batch inputs height width"]
+NewFeatures = Float[Tensor, "batch outputs new_height new_width"]
+Image = Float[Tensor, "batch colours height width"]
+NewImage = Float[Tensor, "batch colours new_height new_width"]
+Style = Float[Tensor, "styles w_dim"]  # one per image, or one for all
 
 
 class Affine(Dense):
     """Style vector to one scale per input channel."""
 
-    def styles(self, w: Float[Tensor, "batch w_dim"], change: Adaptation) -> Float[Tensor, "batch inputs"]:
+    def styles(self, w: Style, change: Adaptation) -> Float[Tensor, "styles inputs"]:
         """The scales, with the adapter's change added after the gain."""
         bias = change.shifted("bias", self.bias)
         return dense(w, self.weight, bias, change=change.low_rank("weight"))
@@ -46,18 +50,18 @@ class SynthesisLayer(nn.Module):
 
     def forward(
         self,
-        x: Image,
-        w: Float[Tensor, "batch w_dim"],
+        x: Features,
+        w: Style,
         change: Adaptation,
         noise: NoiseMode,
         rng: torch.Generator | None,
-    ) -> Image:
+    ) -> NewFeatures:
         """Features at the layer's resolution, in the dtype of `x`."""
         x = modulated_conv2d(
             x,
             self.weight,
             self.affine.styles(w, change.at("affine")),
-            taps=self.resample_filter if self.up else None,
+            upsample=self.up,
             change=change.low_rank("weight"),
         )
         if noise != "none":
@@ -85,7 +89,7 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
         self.bias = nn.Parameter(torch.empty(outputs))
 
-    def forward(self, x: Image, w: Float[Tensor, "batch w_dim"], change: Adaptation) -> Image:
+    def forward(self, x: Features, w: Style, change: Adaptation) -> Image:
         """Image channels at the resolution of `x`."""
         styles = self.affine.styles(w, change.at("affine")) / math.sqrt(self.weight.shape[1])
         y = modulated_conv2d(x, self.weight, styles, demodulate=False, change=change.low_rank("weight"))
@@ -123,31 +127,31 @@ class SynthesisBlock(nn.Module):
 
     def forward(
         self,
-        x: Image | None,
+        x: Features | None,
         image: Image | None,
-        ws: Float[Tensor, "batch layers w_dim"],
+        ws: Float[Tensor, "styles layers w_dim"],
         change: Adaptation,
         noise: NoiseMode,
         rng: torch.Generator | None,
         dtype: torch.dtype,
-    ) -> tuple[Image, Image]:
+    ) -> tuple[NewFeatures, NewImage]:
         """(features, image); `ws` holds the vectors of conv0 (if any), conv1 and toRGB in order.
 
         Features are computed in `dtype`, the image is accumulated in that of `ws`.
         """
         layers = iter(ws.unbind(1))
         if x is None:
-            x = change.shifted("const", self.const).to(dtype)
-            x = x if x.ndim == 4 else x.expand(len(ws), -1, -1, -1)
+            const = change.shifted("const", self.const).to(dtype)
+            start = const if const.ndim == 4 else const.expand(len(ws), -1, -1, -1)
         else:
-            x = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
-        x = self.conv1(x, next(layers), change.at("conv1"), noise, rng)
-        contribution = self.torgb(x, next(layers), change.at("torgb")).to(ws.dtype)
+            start = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
+        features = self.conv1(start, next(layers), change.at("conv1"), noise, rng)
+        contribution = self.torgb(features, next(layers), change.at("torgb")).to(ws.dtype)
         if image is None:
-            return x, contribution
+            return features, contribution
         if self.up:
             image = upsample2d(image, self.resample_filter)
-        return x, image + contribution
+        return features, image + contribution
 
 
 class SynthesisNetwork(nn.Module):
