@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
@@ -114,7 +113,7 @@ class AlbumWriter:
         self.beside = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.part")
         self.labels: list[tuple[str, list[float]]] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "AlbumWriter":
         self.beside.mkdir(parents=True)
         return self
 
