@@ -29,35 +29,35 @@ def derive_config(snapshot: Snapshot) -> PriorConfig:
         raise FileFormatError(f"has {planes[0]} plane channels, which are not three planes")
     mapping = build.get("mapping_kwargs")
     return PriorConfig(
-        z_dim=number(build, "z_dim"),
-        w_dim=number(build, "w_dim"),
-        c_dim=number(build, "c_dim"),
-        mapping_layers=number(mapping if type(mapping) is dict else {}, "num_layers", 8),
-        channel_base=number(build, "channel_base", 32768),
-        channel_max=number(build, "channel_max", 512),
+        z_dim=whole(build, "z_dim"),
+        w_dim=whole(build, "w_dim"),
+        c_dim=whole(build, "c_dim"),
+        mapping_layers=whole(mapping if type(mapping) is dict else {}, "num_layers", 8),
+        channel_base=whole(build, "channel_base", 32768),
+        channel_max=whole(build, "channel_max", 512),
         plane_resolution=plane_resolution(snapshot),
         plane_features=planes[0] // 3,
         plane_mode="xy_xz_zx",  # the published axes; weights trained with them need them
-        box_warp=number(options, "box_warp"),
-        neural_rendering_resolution=number(snapshot.attributes, "neural_rendering_resolution", 64),
-        img_resolution=number(build, "img_resolution"),
+        box_warp=real(options, "box_warp"),
+        neural_rendering_resolution=whole(snapshot.attributes, "neural_rendering_resolution", 64),
+        img_resolution=whole(build, "img_resolution"),
         superresolution=superresolution(options),
-        depth_resolution=number(options, "depth_resolution"),
-        depth_resolution_importance=number(options, "depth_resolution_importance"),
+        depth_resolution=whole(options, "depth_resolution"),
+        depth_resolution_importance=whole(options, "depth_resolution_importance"),
         ray_start=limit(options, "ray_start"),
         ray_end=limit(options, "ray_end"),
         white_back=flag(options, "white_back", False),
         c_gen_conditioning_zero=flag(options, "c_gen_conditioning_zero", False),
-        c_scale=number(options, "c_scale", 0),  # without the entry the camera counts for nothing
+        c_scale=real(options, "c_scale", 0.0),  # without the entry the camera counts for nothing
         decoder_hidden=shape(snapshot, "decoder.net.0.weight", 2)[0],
-        decoder_lr_mul=number(options, "decoder_lr_mul", 1),
+        decoder_lr_mul=real(options, "decoder_lr_mul", 1.0),
         render_features=shape(snapshot, "decoder.net.2.weight", 2)[0] - 1,
-        conv_clamp=None if build.get("conv_clamp") is None else number(build, "conv_clamp"),
-        superresolution_clamp=256.0 if number(build, "sr_num_fp16_res", 0) else None,
+        conv_clamp=None if build.get("conv_clamp") is None else real(build, "conv_clamp"),
+        superresolution_clamp=256.0 if whole(build, "sr_num_fp16_res", 0) else None,
         superresolution_noise_mode=text(options, "superresolution_noise_mode", "none"),
         superresolution_antialias=flag(options, "sr_antialias", True),
         disparity_space_sampling=flag(options, "disparity_space_sampling", False),
-        camera_radius=number(options, "avg_camera_radius", 2.7),
+        camera_radius=real(options, "avg_camera_radius", 2.7),
         camera_pivot=triple(options, "avg_camera_pivot", (0.0, 0.0, 0.0)),
         focal=FFHQ_FOCAL,
     )
@@ -93,15 +93,22 @@ def superresolution(options: Mapping[str, Any]) -> str:
     return layout
 
 
-def number(values: Mapping[str, Any], name: str, default: Any = None) -> Any:
+def whole(values: Mapping[str, Any], name: str, default: int | None = None) -> int:
     value = values.get(name, default)
-    if type(value) not in (int, float):
+    if type(value) is not int:
         raise FileFormatError(f"has no usable '{name}' among its options ({type(value).__name__})")
     return value
 
 
+def real(values: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    value = values.get(name, default)
+    if type(value) not in (int, float):
+        raise FileFormatError(f"has no usable '{name}' among its options ({type(value).__name__})")
+    return float(value)
+
+
 def limit(values: Mapping[str, Any], name: str) -> Any:
-    return "auto" if values.get(name) == "auto" else number(values, name)
+    return "auto" if values.get(name) == "auto" else real(values, name)
 
 
 def flag(values: Mapping[str, Any], name: str, default: bool) -> bool:

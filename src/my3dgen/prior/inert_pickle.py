@@ -16,6 +16,9 @@ MAX_OPERATIONS = 1_000_000  # an EG3D snapshot of three networks has about a ten
 MAX_TEXT_BYTES = 64 << 20
 MAX_INTEGER_BYTES = 32
 
+U8, U16, U32, U64 = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
+I32, F64 = struct.Struct("<i"), struct.Struct(">d")
+
 PLAIN_KEYS = (str, int, float, bool, type(None))
 
 
@@ -92,7 +95,10 @@ class _Machine:
             self.budget.operations -= 1
             if self.budget.operations < 0:
                 raise UnsafePickleError(f"has more than {MAX_OPERATIONS} pickle instructions")
-            code = self.take(1)[0]
+            if self.position >= len(self.data):
+                raise FileFormatError("is truncated: the pickle does not end")
+            code = self.data[self.position]
+            self.position += 1
             if code == 0x2E:  # STOP
                 if len(self.stack) != 1:
                     raise FileFormatError("the pickle ends with a malformed stack")
@@ -110,8 +116,11 @@ class _Machine:
         self.position = end
         return piece
 
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def number(self, layout: struct.Struct) -> Any:
+        start, self.position = self.position, self.position + layout.size
+        if self.position > len(self.data):
+            raise FileFormatError(f"is truncated: a number is announced at byte {start}")
+        return layout.unpack_from(self.data, start)[0]
 
     def text(self, count: int) -> str:
         self.budget.text_bytes -= count
@@ -134,9 +143,6 @@ class _Machine:
             raise UnsafePickleError(f"has an integer of {count} bytes")
         return int.from_bytes(self.take(count), "little", signed=True)
 
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
     def pop(self) -> Any:
         if not self.stack or self.stack[-1] is MARK:
             raise FileFormatError("the pickle takes from an empty stack")
@@ -158,7 +164,7 @@ class _Machine:
     def get(self, index: int) -> None:
         if index not in self.memo:
             raise FileFormatError(f"the pickle refers to object {index}, which it did not define")
-        self.push(self.memo[index])
+        self.stack.append(self.memo[index])
 
     def put(self, index: int) -> None:
         if not self.stack:
@@ -166,7 +172,7 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def tuple_of(self, count: int) -> None:
-        self.push(tuple([self.pop() for _ in range(count)][::-1]))
+        self.stack.append(tuple([self.pop() for _ in range(count)][::-1]))
 
     def append(self, items: list[Any]) -> None:
         self.peek(list).extend(items)
@@ -175,7 +181,7 @@ class _Machine:
         self.peek(set).update(map(plain_key, items))
 
     def frozen(self) -> None:
-        self.push(frozenset(map(plain_key, self.pop_to_mark())))
+        self.stack.append(frozenset(map(plain_key, self.pop_to_mark())))
 
     def assign(self, items: list[Any]) -> None:
         if len(items) % 2:
@@ -195,7 +201,7 @@ class _Machine:
     def resolve(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise FileFormatError("the pickle names a global with something that is not text")
-        self.push(self.find_global(module, name))
+        self.stack.append(self.find_global(module, name))
 
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
@@ -208,7 +214,7 @@ class _Machine:
         if not isinstance(arguments, tuple):
             raise FileFormatError(f"calls {function.name} without an argument tuple")
         try:
-            self.push(function.call(*arguments))
+            self.stack.append(function.call(*arguments))
         except (TypeError, ValueError, AttributeError, LookupError):
             raise FileFormatError(f"calls {function.name} with arguments it does not take") from None
 
@@ -226,15 +232,15 @@ class _Machine:
         identity = self.pop()
         if self.persistent is None:
             raise UnsafePickleError("refers to data outside the pickle")
-        self.push(self.persistent(identity))
+        self.stack.append(self.persistent(identity))
 
     def protocol(self) -> None:
-        version = self.number("<B")
+        version = self.number(U8)
         if not 2 <= version <= 5:
             raise UnsafePickleError(f"uses pickle protocol {version}; 2 to 5 are read")
 
     def frame(self) -> None:
-        length = self.number("<Q")
+        length = self.number(U64)
         if length > len(self.data) - self.position:
             raise FileFormatError(f"is truncated: a frame of {length} bytes is announced")
 
@@ -254,48 +260,48 @@ def shown(value: Any) -> str:
 OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
     0x80: _Machine.protocol,
     0x95: _Machine.frame,
-    ord("("): lambda m: m.push(MARK),
+    ord("("): lambda m: m.stack.append(MARK),
     ord("0"): _Machine.pop,
     ord("1"): _Machine.pop_to_mark,
     # scalars
-    ord("N"): lambda m: m.push(None),
-    0x88: lambda m: m.push(True),
-    0x89: lambda m: m.push(False),
-    ord("K"): lambda m: m.push(m.number("<B")),
-    ord("M"): lambda m: m.push(m.number("<H")),
-    ord("J"): lambda m: m.push(m.number("<i")),
-    0x8A: lambda m: m.push(m.integer(m.number("<B"))),
-    0x8B: lambda m: m.push(m.integer(m.number("<i"))),
-    ord("G"): lambda m: m.push(m.number(">d")),
+    ord("N"): lambda m: m.stack.append(None),
+    0x88: lambda m: m.stack.append(True),
+    0x89: lambda m: m.stack.append(False),
+    ord("K"): lambda m: m.stack.append(m.number(U8)),
+    ord("M"): lambda m: m.stack.append(m.number(U16)),
+    ord("J"): lambda m: m.stack.append(m.number(I32)),
+    0x8A: lambda m: m.stack.append(m.integer(m.number(U8))),
+    0x8B: lambda m: m.stack.append(m.integer(m.number(I32))),
+    ord("G"): lambda m: m.stack.append(m.number(F64)),
     # text and bytes
-    0x8C: lambda m: m.push(m.text(m.number("<B"))),
-    ord("X"): lambda m: m.push(m.text(m.number("<I"))),
-    0x8D: lambda m: m.push(m.text(m.number("<Q"))),
-    ord("C"): lambda m: m.push(m.take(m.number("<B"))),
-    ord("B"): lambda m: m.push(m.take(m.number("<I"))),
-    0x8E: lambda m: m.push(m.take(m.number("<Q"))),
-    0x96: lambda m: m.push(m.take(m.number("<Q"))),
+    0x8C: lambda m: m.stack.append(m.text(m.number(U8))),
+    ord("X"): lambda m: m.stack.append(m.text(m.number(U32))),
+    0x8D: lambda m: m.stack.append(m.text(m.number(U64))),
+    ord("C"): lambda m: m.stack.append(m.take(m.number(U8))),
+    ord("B"): lambda m: m.stack.append(m.take(m.number(U32))),
+    0x8E: lambda m: m.stack.append(m.take(m.number(U64))),
+    0x96: lambda m: m.stack.append(m.take(m.number(U64))),
     # containers
-    ord(")"): lambda m: m.push(()),
+    ord(")"): lambda m: m.stack.append(()),
     0x85: lambda m: m.tuple_of(1),
     0x86: lambda m: m.tuple_of(2),
     0x87: lambda m: m.tuple_of(3),
-    ord("t"): lambda m: m.push(tuple(m.pop_to_mark())),
-    ord("]"): lambda m: m.push([]),
+    ord("t"): lambda m: m.stack.append(tuple(m.pop_to_mark())),
+    ord("]"): lambda m: m.stack.append([]),
     ord("a"): _Machine.append_one,
     ord("e"): lambda m: m.append(m.pop_to_mark()),
-    ord("}"): lambda m: m.push({}),
+    ord("}"): lambda m: m.stack.append({}),
     ord("s"): _Machine.assign_one,
     ord("u"): lambda m: m.assign(m.pop_to_mark()),
-    0x8F: lambda m: m.push(set()),
+    0x8F: lambda m: m.stack.append(set()),
     0x90: lambda m: m.add(m.pop_to_mark()),
     0x91: _Machine.frozen,
     # memo
     0x94: lambda m: m.put(len(m.memo)),
-    ord("q"): lambda m: m.put(m.number("<B")),
-    ord("r"): lambda m: m.put(m.number("<I")),
-    ord("h"): lambda m: m.get(m.number("<B")),
-    ord("j"): lambda m: m.get(m.number("<I")),
+    ord("q"): lambda m: m.put(m.number(U8)),
+    ord("r"): lambda m: m.put(m.number(U32)),
+    ord("h"): lambda m: m.get(m.number(U8)),
+    ord("j"): lambda m: m.get(m.number(U32)),
     # names and calls
     ord("c"): lambda m: m.resolve(m.line(), m.line()),
     0x93: _Machine.stack_global,
