@@ -46,6 +46,11 @@ MEANINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+def performance_seed(seed: int, index: int) -> int:
+    """The seed of a person's `index`-th other performance, away from the seeds of people."""
+    return (1 << 60) + seed * 65536 + index
+
+
 def _slices() -> dict[str, slice]:
     starts, here = {}, 0
     for block, names in MEANINGS.items():
@@ -74,14 +79,24 @@ def sample_factors(
 ) -> Float[Tensor, "batch factors"]:
     """One N(0, 1) factor vector per seed, `batch 139`, float32.
 
-    A row depends on its seed alone, not on the batch or the device (up to rounding): the numbers come
-    from a counter-based hash (the splitmix64 finaliser), not from a sequential generator, so a batch is
-    one parallel computation. Seeds are integers in [0, 2**63).
+    A row depends on its seed alone, not on the batch or the device (up to rounding).
+    Seeds are integers in [0, 2**63).
+    """
+    return normals(seeds, NUM_FACTORS, device=device)
+
+
+def normals(
+    seeds: Iterable[int] | Tensor, count: int, *, stream: int = 0, device: str | torch.device = "cpu"
+) -> Float[Tensor, "batch count"]:
+    """`count` numbers from N(0, 1) per seed; streams are independent of each other, 0 holds the factors.
+
+    From a counter-based hash (the splitmix64 finaliser) instead of a sequential generator, so that a
+    batch is one parallel computation and no row depends on another.
     """
     if not isinstance(seeds, Tensor):
         seeds = torch.tensor(list(seeds), dtype=torch.int64)
     seeds = seeds.to(device=device, dtype=torch.int64)
-    counter = torch.arange(1, NUM_FACTORS + 1, device=device)
+    counter = torch.arange(1, count + 1, device=device) + (stream << 32)
     bits = _mix(_mix(seeds + 1)[:, None] + counter * _GOLDEN)
     uniform = (_shift_right(bits, 11).double() + 0.5) * 2.0**-53
     return torch.special.ndtri(uniform).float()
