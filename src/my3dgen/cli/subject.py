@@ -1,0 +1,87 @@
+"""The options shared by verbs that draw a person, or a face the prior imagines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from my3dgen.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from my3dgen.person import Person
+    from my3dgen.prior.store import Prior
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectVerb(Verb):
+    """Whom to draw and where to write."""
+
+    person: Positional[Path | None] = None
+    """A person file; without one, a face of the prior."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """File to write."""
+    prior: str | None = None
+    """Name or folder of the prior; a person's own by default, else mini."""
+    seed: int = 0
+    """Which face of the prior, or which random draw."""
+    size: int | None = None
+    """Side of the pictures in pixels; other than the prior's own they are resampled."""
+    resolution: int | None = None
+    """Side of the volume rendering; above the prior's own it is slower and finer."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    def load(self) -> tuple[Prior, Person | None]:
+        """The prior and, if asked for, the person, checked against each other."""
+        return load_subject(self.person, self.prior, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceVerb(SubjectVerb):
+    """Which of a person's appearances to draw."""
+
+    anchor: int | None = None
+    """One photo's appearance, counted from 0; the mean of all by default."""
+    alpha: tuple[str, ...] = ()
+    """A mixture such as 0=0.5 3=0.5; weights are divided by their sum."""
+
+    def weights(self) -> dict[int, float] | None:
+        """The mixture as numbers. Raises UserError."""
+        return parse_weights(self.alpha)
+
+
+def load_subject(person: Path | None, prior: str | None, device: str) -> tuple[Prior, Person | None]:
+    """A prior and perhaps a person of it. Raises UserError when they do not fit or the device is absent."""
+    import torch
+
+    from my3dgen.errors import UserError
+    from my3dgen.person import Person
+    from my3dgen.prior.store import load_prior
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is present; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if person is None:
+        return load_prior(prior or "mini", device), None
+    who = Person.load(person)
+    on = load_prior(prior or who.card.prior, device)
+    return on, Person.load(person, on)
+
+
+def parse_weights(words: Sequence[str]) -> dict[int, float] | None:
+    """`0=0.5 3=0.5` as numbers, None if empty. Raises UserError."""
+    from my3dgen.errors import UserError
+
+    weights: dict[int, float] = {}
+    for word in words:
+        anchor, _, weight = word.partition("=")
+        try:
+            weights[int(anchor)] = float(weight)
+        except ValueError:
+            raise UserError(f"--alpha {word}: write ANCHOR=WEIGHT, such as 3=0.5") from None
+    return weights or None

@@ -1,0 +1,213 @@
+"""Edit directions of a prior: found by rendering samples and scoring them, kept beside its weights.
+
+A direction is a vector d of W; `ws + strength * d` edits. Its length is such that strength 1 changes
+the attribute by one standard deviation of what the prior shows by itself.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from my3dgen.cameras import frontal_camera
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.prior.generator import Generator
+from my3dgen.progress import track
+from my3dgen.tensor_file import read_tensors, write_tensors
+
+MAX_BYTES = 16 << 20
+REMEDY = "find the directions again with my3dgen prior directions"
+
+Scorer = Callable[[Float[Tensor, "batch 3 height width"]], Mapping[str, Float[Tensor, " batch"]]]
+"""Images in [-1, 1] to attribute scores by name; NaN where a picture could not be scored."""
+
+
+@dataclass(frozen=True)
+class DirectionFacts:
+    """How one direction was found and what it does."""
+
+    scale: float
+    """Measured change of the raw score per unit of strength, around strength 0."""
+    deviation: float
+    """Standard deviation of the raw score over the prior's samples."""
+    separation: float
+    """Held out: chance that the direction ranks a high-scoring face above a low-scoring one (0.5 to 1).
+    High and low are the upper and lower third."""
+    correlation: float
+    """Held out: Pearson correlation of the position along the direction with the score's rank."""
+    against: tuple[str, ...]
+    """Attributes it was made orthogonal to."""
+    spill: dict[str, float]
+    """Measured change of every other attribute per unit of strength, in its standard deviations."""
+    samples: int
+    """Scored samples, held-out ones included."""
+
+
+@torch.no_grad()
+def find_directions(
+    generator: Generator,
+    score: Scorer,
+    names: Sequence[str],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    against: Mapping[str, Sequence[str]] | None = None,
+    psi: float = 1.0,
+    batch: int = 8,
+    shrinkage: float = 30.0,
+    held_out: float = 0.2,
+) -> tuple[dict[str, Float[Tensor, " w_dim"]], dict[str, DirectionFacts]]:
+    """Directions of W that raise the scores `names`, and the facts about each.
+
+    `samples` latents are drawn, rendered from the front and scored. In coordinates where the prior's
+    latents are white, so that every step is as likely as any other of its length, a ridge regression
+    (`shrinkage` is its penalty) predicts the normal rank of each score; `against` names for a direction
+    the attributes whose own directions are projected out of it. Separation is measured on the `held_out`
+    share of the samples, length and spill by editing held-out samples one predicted deviation either way.
+
+    Raises UserError for a name `score` does not know, or when too few samples could be scored.
+    """
+    latents = _sample_w(generator, samples, seed, psi)
+    scores = _score(generator, latents, score, batch, "scoring samples")
+    wanted = dict.fromkeys([*names, *(other for name in names for other in (against or {}).get(name, ()))])
+    if unknown := [name for name in wanted if name not in scores]:
+        raise UserError(f"no attribute is called '{unknown[0]}'; there are: {', '.join(sorted(scores))}")
+    seen = torch.stack([scores[name] for name in wanted]).isfinite().all(0)
+    if seen.sum() < 50:
+        raise UserError(
+            f"only {int(seen.sum())} of {samples} samples show a face that can be scored; 50 needed"
+        )
+    latents, scores = latents[seen], {name: values[seen] for name, values in scores.items()}
+    tests = max(20, round(held_out * len(latents)))
+    train = slice(tests, None)
+
+    mean, whiten, colour = _whitening(latents[train])
+    white = (latents - mean) @ whiten
+    fits = {name: _ridge(white[train], _normal_ranks(scores[name][train]), shrinkage) for name in wanted}
+    directions, facts = {}, {}
+    for name in names:
+        others = tuple((against or {}).get(name, ()))
+        slope = _without(fits[name], [fits[other] for other in others])
+        step = slope / slope.square().sum() @ colour  # predicted: one normal rank
+        some = latents[: min(tests, 64)]
+        up = _score(generator, some + step, score, batch, f"measuring {name}")
+        down = _score(generator, some - step, score, batch, f"measuring {name}")
+        change = {key: float((up[key] - down[key]).nanmean() / 2) for key in scores}
+        deviation = {key: float(scores[key][scores[key].isfinite()].std()) for key in scores}
+        if not change[name] > 0.05 * deviation[name]:
+            raise UserError(
+                f"the prior has no direction for '{name}': editing along the fit does not raise it"
+            )
+        length = deviation[name] / change[name]
+        directions[name] = step * length
+        facts[name] = DirectionFacts(
+            scale=change[name] * length,
+            deviation=deviation[name],
+            separation=_separation(white[:tests] @ slope, scores[name][:tests]),
+            correlation=_correlation(white[:tests] @ slope, _normal_ranks(scores[name][:tests])),
+            against=others,
+            spill={k: change[k] * length / max(deviation[k], 1e-12) for k in scores if k != name},
+            samples=len(latents),
+        )
+    return directions, facts
+
+
+def save_directions(
+    path: str | os.PathLike,
+    directions: Mapping[str, Float[Tensor, " w_dim"]],
+    facts: Mapping[str, DirectionFacts],
+) -> Path:
+    """Write `directions.safetensors`: one vector a name, the facts as JSON in the metadata."""
+    path = Path(path)
+    metadata = {"facts": json.dumps({name: asdict(facts[name]) for name in directions})}
+    write_tensors(path, {name: vector.detach().float() for name, vector in directions.items()}, metadata)
+    return path
+
+
+def load_directions(
+    path: str | os.PathLike,
+) -> tuple[dict[str, Float[Tensor, " w_dim"]], dict[str, DirectionFacts]]:
+    """What `save_directions` wrote. Raises FileFormatError when the file is something else."""
+    directions, metadata = read_tensors(Path(path), MAX_BYTES, remedy=REMEDY)
+    try:
+        entries = json.loads(metadata["facts"])
+        facts = {
+            name: DirectionFacts(**{**entries[name], "against": tuple(entries[name]["against"])})
+            for name in directions
+        }
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise FileFormatError(f"{path}: does not say what its directions do; {REMEDY}") from None
+    if bad := [name for name, vector in directions.items() if vector.ndim != 1]:
+        raise FileFormatError(f"{path}: direction '{bad[0][:60]}' is not a vector; {REMEDY}")
+    return directions, facts
+
+
+def _sample_w(generator: Generator, samples: int, seed: int, psi: float) -> Float[Tensor, "samples w_dim"]:
+    config = generator.config
+    device = next(generator.parameters()).device
+    z = torch.randn(samples, config.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
+    return generator.mapping(z, _front(generator).expand(samples, -1), psi=psi)[:, 0]
+
+
+def _front(generator: Generator) -> Float[Tensor, "1 25"]:
+    config = generator.config
+    camera = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
+    return camera.to(next(generator.parameters()).device)
+
+
+def _score(
+    generator: Generator, latents: Float[Tensor, "samples w_dim"], score: Scorer, batch: int, about: str
+) -> dict[str, Float[Tensor, " samples"]]:
+    camera, parts = _front(generator), []
+    for some in track(latents.split(batch), about):
+        ws = some[:, None].expand(-1, generator.config.num_ws, -1)
+        parts.append(score(generator.synthesis(ws, camera.expand(len(some), -1)).image.clamp(-1, 1)))
+    return {name: torch.cat([part[name] for part in parts]).to(latents) for name in parts[0]}
+
+
+def _whitening(
+    latents: Float[Tensor, "samples w_dim"],
+) -> tuple[Float[Tensor, " w_dim"], Float[Tensor, "w_dim k"], Float[Tensor, "k w_dim"]]:
+    """(mean, to white, back): axes with almost no spread are left out, they would be amplified noise."""
+    mean = latents.mean(0)
+    values, axes = torch.linalg.eigh(torch.cov(latents.double().T))
+    kept = values > 1e-4 * values.max()
+    spread, axes = values[kept].sqrt(), axes[:, kept]
+    return mean, (axes / spread).to(latents), (axes * spread).T.to(latents)
+
+
+def _ridge(
+    white: Float[Tensor, "samples k"], target: Float[Tensor, " samples"], shrinkage: float
+) -> Float[Tensor, " k"]:
+    gram = white.T @ white + shrinkage * torch.eye(white.shape[1]).to(white)
+    return torch.linalg.solve(gram, white.T @ (target - target.mean()))
+
+
+def _without(slope: Float[Tensor, " k"], others: list[Float[Tensor, " k"]]) -> Float[Tensor, " k"]:
+    """The part of a slope along which the others, by their own fits, stay as they are."""
+    if not others:
+        return slope
+    basis, _ = torch.linalg.qr(torch.stack(others, dim=1))
+    return slope - basis @ (basis.T @ slope)
+
+
+def _normal_ranks(values: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """Scores as the normal quantiles of their ranks: scores near 0 or 1 are far from normal themselves."""
+    ranks = values.argsort().argsort().to(values) + 0.5
+    return torch.special.ndtri(ranks / len(values))
+
+
+def _separation(position: Float[Tensor, " samples"], score: Float[Tensor, " samples"]) -> float:
+    order = score.argsort()
+    third = max(1, len(order) // 3)
+    low, high = position[order[:third]], position[order[-third:]]
+    return float((high[:, None] > low[None]).float().mean())
+
+
+def _correlation(first: Float[Tensor, " samples"], second: Float[Tensor, " samples"]) -> float:
+    return float(torch.corrcoef(torch.stack([first, second]))[0, 1])
