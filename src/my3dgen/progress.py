@@ -23,7 +23,7 @@ def track(
         desc=description,
         total=total,
         initial=initial,
-        file=sys.stderr,
+        file=sys.stderr if interactive else _WholeLines(),
         mininterval=0.2 if interactive else 15.0,
         dynamic_ncols=interactive,
         leave=True,
@@ -31,5 +31,20 @@ def track(
 
 
 def say(line: str) -> None:
-    """Write one line for the person who waits (stderr)."""
-    print(line, file=sys.stderr, flush=True)
+    """Write one line for the person who waits (stderr), above the bar if one is drawn."""
+    bars = sys.modules.get("tqdm")
+    if bars is not None and sys.stderr.isatty():
+        bars.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+class _WholeLines:
+    """Where a bar writes in a log: every state on a line of its own, nothing overwritten."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            print(text, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        """Lines are flushed as they are written."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from my3dgen.errors import UserError
+from my3dgen.progress import say
 
 # verb -> (module, dataclass, one line). Two-word verbs are groups.
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -66,19 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module, config, _ = VERBS[verb]
         return run_verb(verb, getattr(importlib.import_module(f"my3dgen.cli.{module}"), config), rest)
     except UserError as error:
-        print(f"my3dgen: {error}", file=sys.stderr)
+        say(f"my3dgen: {error}")
         return 2
     except OSError as error:
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
-            print(f"my3dgen: the disk is full{where}; free some space and run again", file=sys.stderr)
+            say(f"my3dgen: the disk is full{where}; free some space and run again")
             return 2
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            print(f"my3dgen: {error.filename}: {error.strerror}", file=sys.stderr)
+            say(f"my3dgen: {error.filename}: {error.strerror}")
             return 2
         raise
     except KeyboardInterrupt:
-        print("my3dgen: stopped; finished work is kept, run the same command to go on", file=sys.stderr)
+        say("my3dgen: stopped; finished work is kept, run the same command to go on")
         return 130
 
 
