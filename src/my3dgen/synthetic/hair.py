@@ -58,7 +58,7 @@ def head_angles(points: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def hairline(azimuth: Tensor, raised: Tensor | float, recession: Tensor | float) -> Tensor:
     """The elevation (radians) above which hair grows, for azimuths on the average head."""
     a = azimuth.abs()
-    front, side, back = 0.50 + 0.045 * raised, 0.0, -0.62
+    front, side, back = 0.43 + 0.045 * raised, 0.0, -0.62
     temple = smoothstep(a, 0.95, 1.5)
     nape = smoothstep(a, 1.85, 2.6)
     line = front * (1 - temple) + side * temple
@@ -72,7 +72,7 @@ def make_scalp(
     triangles: Int[Tensor, "triangle 3"],
     barred: Float[Tensor, " vertex"],
     eye_height: float,
-    strands: int = 8000,
+    strands: int = 10000,
 ) -> Scalp:
     """Choose the roots, evenly over the skin where hair can grow; `barred` is 1 on ears and inside the head."""
     device = canonical.device
@@ -147,6 +147,8 @@ class HairStyle:
     lift: Tensor
     cover: Tensor
     colour: Float[Tensor, "scene 3"]
+    natural: Float[Tensor, "scene 3"]
+    """With little grey, as brows and beards keep it."""
     grey: Tensor
 
 
@@ -161,7 +163,9 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
     long = 0.32 + 1.0 * u["length"] + 1.15 * smoothstep(u["length"], 0.25, 0.9)
     curl = smoothstep(u["curl"], 0.35, 1.0) * (1 - 0.5 * u["straightness"])
     bald = male * smoothstep(u["coverage"] - 0.25 * age, 0.10, -0.06)
-    grey = smoothstep(age + 0.12 * f["grey"], 0.62, 0.98)
+    grey = smoothstep(age + 0.12 * f["grey"], 0.66, 1.0)
+    melanin = torch.special.ndtr(block(factors, "skin")["melanin"])
+    black = f["black"] + 2.4 * (melanin - 0.4)  # dark skin mostly comes with dark hair
     return HairStyle(
         length=(short * male + long * (1 - male)) * (1 - 0.35 * curl * (1 - male)),
         volume=u["volume"],
@@ -175,16 +179,17 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
         forward=torch.tanh(0.9 * f["comb"]),
         lift=u["lift"],
         cover=1 - bald,
-        colour=_hair_colour(f["black"], f["red"], grey),
+        colour=_hair_colour(black, f["red"], grey),
+        natural=_hair_colour(black, f["red"], 0.35 * grey),
         grey=grey,
     )
 
 
 def _hair_colour(black: Tensor, red: Tensor, grey: Tensor) -> Float[Tensor, "scene 3"]:
     """Absorption by two melanins: smooth from blond over red and brown to black, then towards grey."""
-    dark = 0.16 + 2.6 * torch.sigmoid(1.3 * black + 0.55)  # optical depth of eumelanin
-    warm = 0.9 * torch.sigmoid(1.4 * red - 1.6)
-    absorb = dark[:, None] * dark.new_tensor([0.75, 1.15, 1.70]) + warm[:, None] * dark.new_tensor(
+    dark = 0.16 + 4.0 * torch.sigmoid(1.4 * black + 0.35)  # optical depth of eumelanin
+    warm = 0.9 * torch.sigmoid(1.4 * red - 2.0)
+    absorb = dark[:, None] * dark.new_tensor([0.80, 1.12, 1.50]) + warm[:, None] * dark.new_tensor(
         [0.0, 0.75, 1.3]
     )
     colour = 0.62 * torch.exp(-absorb) + 0.006
@@ -221,7 +226,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     length, volume, curl = per_scene(style.length), per_scene(style.volume), per_scene(style.curl)
     jitter = 0.035 * value_noise(scalp.root, 7.0, 17.0)[:, 0] + 0.02 * own[:, 2]
     density = hair_density(style, scalp.azimuth, scalp.elevation, jitter)
-    present = smoothstep(density * 1.25 - scalp.order, 0.0, 0.25)
+    present = smoothstep(density * 1.15 - scalp.order, 0.0, 0.10)
     is_short = 1 - smoothstep(length, 0.55, 1.15)
     side = torch.tanh((rx - per_scene(style.part)) * 22)
     crown = smoothstep(scalp.elevation, 0.15, 1.0)
@@ -236,7 +241,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     # direction in which the hair is combed, as a pull along the surface
     forward = per_scene(style.forward)
     sideways = side * (0.85 - 0.45 * is_short * forward.abs())
-    down = -0.25 - 0.75 * (1 - crown) * is_short
+    down = -0.25 - 0.95 * (1 - crown) * is_short
     ahead = is_short * (0.9 * forward * crown - 0.45 * (1 - crown)) - (1 - is_short) * (0.30 + 0.35 * front)
     sideways = torch.lerp(sideways, 0.12 * side, fringe)
     down = torch.lerp(down, torch.full_like(down, -0.5), fringe)
@@ -245,14 +250,15 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     loose = (0.05 + 0.10 * is_short + 0.25 * curl)[..., None]
     comb = comb + loose * (clump[:, 1:4] + 0.35 * own[:, 1:4])
     puffy = curl * smoothstep(per_scene(style.lift), 0.2, 1.0)
-    lift = 0.16 + 0.55 * is_short * per_scene(style.lift) + 0.22 * volume + 1.1 * puffy
+    top = 0.25 + 0.75 * crown
+    lift = 0.12 + 0.50 * is_short * per_scene(style.lift) * top + 0.20 * volume * top + 1.1 * puffy
     lift = torch.lerp(lift, torch.full_like(lift, 0.45), fringe)
     comb = comb - (comb * scalp.normal).sum(-1, keepdim=True) * scalp.normal * 0.9
     direction = F.normalize(scalp.normal * lift[..., None] + comb * (1 - 0.75 * puffy)[..., None], dim=-1)
 
     weight = (0.03 + 0.20 * (1 - is_short)) * (1 - 0.75 * puffy)
     fluffy = volume * (1 - 0.6 * is_short)
-    layer = 0.012 + 0.03 * scalp.order + (0.10 * fluffy + 0.05 * curl) * torch.sqrt(scalp.order)
+    layer = 0.028 + 0.03 * scalp.order + (0.10 * fluffy + 0.05 * curl) * torch.sqrt(scalp.order)
     step = amount / (NODES - 1)
     here = scalp.root.expand(len(length), -1, -1)
     nodes = [here]
@@ -264,7 +270,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
         )
         direction = F.normalize(direction + pull, dim=-1)
         there = here + direction * step[..., None]
-        there = _push_out(scalp, there, layer * min(1.0, k / 4), present)
+        there = _push_out(scalp, there, layer * min(1.0, k / 3), present)
         there = _off_the_face(scalp.centre, there, side, (1 - fringe) * present, clump[:, 4])
         moved = F.normalize(there - here + 1e-7 * direction, dim=-1)
         direction = F.normalize(0.25 * direction + 0.75 * moved, dim=-1)

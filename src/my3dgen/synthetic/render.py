@@ -37,15 +37,15 @@ class _Rays:
 
     def project(self, points: Float[Tensor, "view *point 3"], size: int) -> Tensor:
         """Pixels (x right, y down) and depth."""
+        # plain products, not a matrix product: that may run in TF32, which is too coarse for a z-buffer
         shape = (-1, *[1] * (points.dim() - 2))
-        local = torch.einsum("vpk,vkj->vpj", points.flatten(1, -2) - self.origin[:, None], self.rotation)
-        local = local.view(points.shape)
-        z = local[..., 2]
+        offset = (points - self.origin.view(*shape, 3)).unbind(-1)
+        turned = [sum(offset[k] * self.rotation[:, k, i].view(shape) for k in range(3)) for i in range(3)]
         place = [
-            (local[..., i] / z * self.focal[:, i].view(shape) + self.centre[:, i].view(shape)) * size
+            (turned[i] / turned[2] * self.focal[:, i].view(shape) + self.centre[:, i].view(shape)) * size
             for i in (0, 1)
         ]
-        return torch.stack([*place, z], -1)
+        return torch.stack([*place, turned[2]], -1)
 
     def grid(self, size: int) -> Float[Tensor, "pixel 3"]:
         """World directions of one unit of depth through every pixel centre, view by view, row by row."""

@@ -127,7 +127,7 @@ def _make_kit(asset: HeadAsset) -> Kit:
     parts = [asset.triangles, eyes, asset.mouth.triangles, glasses]
     triangles = torch.cat([part + start for part, start in zip(parts, first, strict=True)])
     material = torch.cat([torch.full((len(part),), k, device=asset.device) for k, part in enumerate(parts)])
-    lashes = 3 * len(asset.lashes)
+    lashes = 4 * len(asset.lashes)
     fine_label = torch.cat([torch.full((n,), label) for n, label in ((700, 8), (4500, 2), (lashes, 3))]).to(
         asset.device
     )
@@ -229,8 +229,10 @@ def _facial_hair(
 ) -> facial.Facial:  # fmt: skip
     eye, mouth = kit.asset.landmarks["eye_left"], kit.asset.landmarks["mouth"]
     sets = [
-        facial.grow_brows(kit.brow_roots, brows, eye, body, normals, style.colour),
-        facial.grow_beard(kit.beard_roots, beard, kit.where, mouth, body, normals, style.colour),
+        facial.grow_brows(kit.brow_roots, brows, eye, body, normals, style.natural),
+        facial.grow_beard(
+            kit.beard_roots, beard, kit.where, mouth, body, normals, 0.5 * (style.natural + style.colour)
+        ),
         facial.grow_lashes(geometry.lashes, kit.asset.lash_upper, factors),
     ]
     return facial.Facial(torch.cat([s.nodes for s in sets], 1), torch.cat([s.colour for s in sets], 1))
@@ -293,7 +295,7 @@ def _lit_mesh(
 
     azimuth, elevation, _ = scalp_hair.head_angles(asset.template, kit.scalp.centre)
     scalp = scalp_hair.hair_density(style, azimuth, elevation) * (1 - where.ear)
-    scalp = scalp * (0.30 + 0.62 * smoothstep(style.length, 0.05, 0.2))[:, None]
+    scalp = scalp * (0.55 + 0.40 * smoothstep(style.length, 0.05, 0.2))[:, None]
     shadow = torch.zeros(scenes, points.shape[1], 1, device=points.device)
     shadow[:, :bodies, 0] = torch.maximum(scalp, beard.shadow)
     own = torch.cat([asset.template, asset.eye_directions, asset.eye_directions], 0)
@@ -325,7 +327,7 @@ def _lit_mouth(kit: Kit, irradiance: Tensor, openness: Tensor, mean: Tensor) -> 
     colours = irradiance.new_tensor([[0.74, 0.68, 0.58], [0.42, 0.14, 0.13], [0.38, 0.13, 0.12]])
     albedo = (mouth.material @ colours).expand(len(irradiance), -1, -1)
     deep = torch.exp(-((mouth.depth / 0.16) ** 1.5))[:, None]
-    return albedo, (0.45 * irradiance + 0.40 * mean[:, None]) * (0.06 + 0.94 * deep)
+    return albedo, (0.60 * irradiance + 0.55 * mean[:, None]) * (0.06 + 0.94 * deep)
 
 
 def _lit_strands(
@@ -383,7 +385,7 @@ def _Paints(
     style: scalp_hair.HairStyle, collar: Tensor,
 ) -> Paint:  # fmt: skip
     eye = block(factors, "eye")
-    brown = torch.sigmoid(1.4 * eye["brown"] + 0.3 + 2.0 * (skin.melanin - 0.35))
+    brown = torch.sigmoid(1.4 * eye["brown"] + 0.5 + 4.5 * (skin.melanin - 0.35))
     hazel = torch.sigmoid(1.2 * eye["hazel"])[:, None]
     blue, green = factors.new_tensor([0.13, 0.24, 0.36]), factors.new_tensor([0.17, 0.21, 0.10])
     light = blue * (1 - hazel) + green * hazel
@@ -392,11 +394,11 @@ def _Paints(
         [torch.special.ndtr(block(factors, "clothes")[c]) for c in ("red", "green", "blue")], 1
     )
     bright = cloth.mean(1, keepdim=True)
-    cloth = bright + 0.42 * (cloth - bright)  # muted
+    cloth = bright + 0.24 * (cloth - bright)  # muted
     return Paint(
         skin=skin,
         brows=brows,
-        brow_colour=facial.brow_colour(brows, style.colour),
+        brow_colour=facial.brow_colour(brows, style.natural),
         hair_colour=style.colour,
         age=geometry.age,
         iris=light * (1 - brown[:, None]) + dark * brown[:, None],

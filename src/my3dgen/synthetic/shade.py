@@ -68,7 +68,7 @@ def shade_surface(
     # fine relief tilts the normal: pores everywhere, furrows with age
     u, v = paint.tangents(canonical)
     rough = (0.045 + 0.07 * old) * bare
-    relief = 0.9 * (0.10 + old) * bare
+    relief = (0.02 + old) * bare
     tilt_u = rough * detail["pore_u"] - 0.012 * relief * detail["furrow_u"] * 1.2
     tilt_v = rough * detail["pore_v"] - 0.012 * relief * detail["furrow_v"] * 1.2
     tilt_v = tilt_v + 0.10 * cloth * detail["pore_u"]
@@ -163,7 +163,11 @@ def shade_eyes(
     # the cornea bulges, so highlights sit on the iris; lids cut them off
     mirrored = 2 * (normal * toward_camera).sum(1, keepdim=True) * normal - toward_camera
     seen = smoothstep(above, 0.0, 0.02) * smoothstep(below, 0.0, 0.02)
-    along = (scenes.light.direction[scene] * mirrored[:, None]).sum(2)
+    # lamps are drawn towards the front, so that the key light is nearly always mirrored in the iris
+    lamp = F.normalize(
+        0.55 * scenes.light.direction + scenes.light.direction.new_tensor([0.0, 0.03, 0.55]), dim=2
+    )
+    along = (lamp[scene] * mirrored[:, None]).sum(2)
     glint = smoothstep(along[:, 0], 0.955, 0.982) * 1.5 + smoothstep(along[:, 1], 0.975, 0.99) * 0.5
     open_lamp = 0.35 + 0.65 * lamps[:, 0]
     result = result + (glint * seen * open_lamp)[:, None] * per(scenes.light.colour)[:, 0]

@@ -199,12 +199,12 @@ def _furrows(x: Tensor, y: Tensor, z: Tensor, ex: float, ey: float, my: float, n
 
 def _moles(x: Tensor, y: Tensor, z: Tensor, device: torch.device) -> Tensor:
     """Spots whose strength orders them: a larger mole factor shows more of them. In [0, 1]."""
-    place = common_random(9, 4, seed=41, device=device)
+    place = common_random(6, 4, seed=41, device=device)
     total = torch.zeros_like(x)
     for k in range(len(place)):
         cx, cy = (place[k, 0] - 0.5) * 1.25, 6.30 + 1.5 * place[k, 1]
-        spot = torch.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / (0.007 + 0.008 * place[k, 2]) ** 2)
-        total = torch.maximum(total, spot * (1 - 0.085 * k))
+        spot = torch.exp(-0.5 * ((x - cx) ** 2 + (y - cy) ** 2) / (0.0045 + 0.005 * place[k, 2]) ** 2)
+        total = torch.maximum(total, spot * (1 - 0.13 * k))
     return total * smoothstep(z, 0.5, 0.7)
 
 
@@ -314,9 +314,9 @@ class Complexion:
 _RAMP = (
     (0.945, 0.800, 0.715),
     (0.885, 0.705, 0.590),
-    (0.770, 0.570, 0.435),
-    (0.585, 0.405, 0.295),
-    (0.400, 0.265, 0.195),
+    (0.765, 0.580, 0.455),
+    (0.565, 0.400, 0.300),
+    (0.385, 0.265, 0.200),
 )
 
 
@@ -340,10 +340,10 @@ def complexion(factors: Float[Tensor, "scene factors"], male: Float[Tensor, " sc
         blood=u["blood"],
         under_eye=u["under_eye"],
         freckles=smoothstep(f["freckles"], 0.5, 2.2) * (1 - melanin),
-        moles=smoothstep(u["moles"], 0.0, 1.0),
+        moles=smoothstep(u["moles"], 0.35, 1.0),
         lips=plain * (1 - colour) + painted * colour,
         lip_strength=0.80 + 0.15 * colour[:, 0],
-        shine=0.6 + 0.8 * u["shine"],
+        shine=0.40 + 0.60 * u["shine"],
         blotches=0.5 + u["blotches"],
     )
 
@@ -360,6 +360,6 @@ def vertex_albedo(
     shadow = where.under_eye * (0.15 + 0.60 * tired) + 0.45 * where.lid
     spots = slow[:, 1] * skin.blotches[:, None]
     colour = skin.tone[:, None]
-    colour = colour * (1 + colour.new_tensor([0.02, -0.22, -0.20]) * blush[..., None])
+    colour = colour * (1 + colour.new_tensor([0.02, -0.17, -0.15]) * blush[..., None])
     colour = colour * (1 + colour.new_tensor([-0.17, -0.23, -0.18]) * shadow[..., None])
     return (colour * (1 + colour.new_tensor([0.03, 0.05, 0.06]) * spots[..., None])).clamp(0.004, 0.95)

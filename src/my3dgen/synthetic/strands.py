@@ -223,7 +223,7 @@ def grow_beard(
 
 def grow_lashes(
     strips: Float[Tensor, "scene lash 4 3"], upper: Float[Tensor, " lash"], factors: Float[Tensor, "scene factors"],
-    each: int = 3,
+    each: int = 4,
 ) -> Facial:  # fmt: skip
     """`each` lashes per quad of the strips, from root to part of the way to the tip."""
     f = block(factors, "lash")
@@ -232,7 +232,7 @@ def grow_lashes(
     inner, outer = strips[:, :, None, :2], strips[:, :, None, 2:]
     root = inner[..., 0, :] * (1 - u) + inner[..., 1, :] * u
     tip = outer[..., 0, :] * (1 - u) + outer[..., 1, :] * u
-    reach = (0.42 + 0.30 * upper)[:, None] * (
+    reach = (0.34 + 0.24 * upper)[:, None] * (
         1 + 0.12 * common_normal(quads, each, seed=72, device=strips.device)
     )
     reach = reach * (1 + 0.22 * torch.tanh(f["length"]))[:, None, None]
