@@ -16,7 +16,7 @@ TILE = 2**22  # candidate pixels handled at once
 def preview(mesh: trimesh.Trimesh, yaws: tuple[float, ...] = YAWS, size: int = 384) -> Image.Image:
     """A sheet of the mesh from several yaws in radians: clay shaded by the normals, then its colours.
 
-    The mesh has y up and faces +z; every view is orthographic and fits the whole mesh.
+    The mesh has y up and faces +z; every view is orthographic, at one scale that fits them all.
     """
     clay = [draw(mesh, yaw, size, coloured=False) for yaw in yaws]
     paint = [draw(mesh, yaw, size, coloured=True) for yaw in yaws]
@@ -30,10 +30,11 @@ def draw(mesh: trimesh.Trimesh, yaw: float, size: int, coloured: bool) -> Image.
     """The mesh as an orthographic camera at `yaw` (radians; > 0 stands at +x) sees it, on white."""
     side = size * OVERSAMPLING
     middle = mesh.bounds.mean(0)
-    reach = np.linalg.norm(mesh.vertices - middle, axis=1).max() * 1.02
+    offset = mesh.vertices - middle
+    reach = max(np.hypot(offset[:, 0], offset[:, 2]).max(), np.abs(offset[:, 1]).max()) * 1.02
     sine, cosine = math.sin(yaw), math.cos(yaw)
     world_to_view = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])  # z toward the camera
-    seen = (mesh.vertices - middle) @ world_to_view.T
+    seen = offset @ world_to_view.T
     pixels = np.stack([seen[:, 0] / reach + 1, 1 - seen[:, 1] / reach], axis=1) * (side / 2)
     face, weights = rasterise(pixels, seen[:, 2], mesh.faces, side)
     hit = face >= 0

@@ -58,7 +58,8 @@ class Interpolate(SubjectVerb):
 
         pictures = walk(self.steps, "pictures")
         captions = [f"{100 * one.position:.0f} %" for one in pictures]
-        captions[0], captions[-1] = f"photo {self.start}", f"photo {self.end}"
+        what = "face" if person is None else "photo"
+        captions[0], captions[-1] = f"{what} {self.start}", f"{what} {self.end}"
         images = [one.image for one in pictures]
         save_image(sheet(images, captions, columns=min(len(images), 9), cell=images[0].width), self.out)
         result = {"sheet": str(self.out), "steps": self.steps, "mode": self.mode}

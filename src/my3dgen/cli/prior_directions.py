@@ -1,0 +1,82 @@
+"""`my3dgen prior directions`: find a prior's edit directions."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from my3dgen.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorDirections(Verb):
+    """Find what changes a smile, a blink... in a prior, by scoring faces drawn from it.
+
+    my3dgen prior directions mini --samples 4000 --sheet directions.png
+    """
+
+    prior: Positional[str] = "mini"
+    """Name or folder of the prior."""
+    names: tuple[str, ...] = ("smile", "jaw_open", "blink", "brows_up", "pucker", "brightness")
+    """Attributes to find directions for."""
+    against: tuple[str, ...] = ()
+    """Attributes every other direction should leave as they are."""
+    samples: int = 4000
+    """Faces to draw and score."""
+    seed: int = 0
+    """Which faces."""
+    out: Path | None = None
+    """File to write; directions.safetensors in the prior's folder by default."""
+    sheet: Path | None = None
+    """Also write a sheet that shows every direction on three faces."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    def run(self) -> dict:
+        """Find, measure and write the directions."""
+        from dataclasses import replace
+
+        from my3dgen.apps.attributes import attributes_from
+        from my3dgen.apps.edit import edit
+        from my3dgen.apps.sheet import save_image, sheet
+        from my3dgen.apps.subject import subject_of
+        from my3dgen.cli.subject import load_subject
+        from my3dgen.errors import UserError
+        from my3dgen.prior.directions import find_directions, save_directions
+
+        if not 100 <= self.samples <= 1_000_000:
+            raise UserError(f"--samples {self.samples} is out of range; choose 100 to 1000000")
+        prior, _ = load_subject(None, self.prior, self.device)
+        directions, facts = find_directions(
+            prior.generator,
+            attributes_from(subject_of(prior).camera()),
+            self.names,
+            samples=self.samples,
+            seed=self.seed,
+            against={name: [other for other in self.against if other != name] for name in self.names},
+        )
+        out = save_directions(self.out or prior.folder / "directions.safetensors", directions, facts)
+        result: dict = {"directions": str(out), "facts": {name: asdict(f) for name, f in facts.items()}}
+        if self.sheet is not None:
+            device = prior.generator.w_avg.device
+            on = replace(prior, directions={name: d.to(device) for name, d in directions.items()})
+            rows = [(name, seed) for name in directions for seed in (0, 1, 2)]
+            shown = [one for name, seed in rows for one in edit(on, direction=name, seed=seed)]
+            result["sheet"] = str(
+                save_image(
+                    sheet(
+                        [one.image for one in shown],
+                        [f"{one.strength:+g}" for one in shown],
+                        columns=5,
+                        row_titles=[name for name, _ in rows],
+                        cell=192,
+                    ),
+                    self.sheet,
+                )
+            )
+        if not self.json:
+            print(f"{len(directions)} directions -> {out}")
+            for name, fact in facts.items():
+                print(f"  {name}: separation {fact.separation:.3f}, strength 1 adds {fact.scale:.3f}")
+        return result
