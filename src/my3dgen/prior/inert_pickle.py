@@ -12,7 +12,7 @@ from typing import Any
 
 from my3dgen.errors import FileFormatError, UnsafePickleError
 
-MAX_OPERATIONS = 1_000_000  # an EG3D snapshot of three networks has about a tenth of that
+MAX_OPERATIONS = 400_000  # an EG3D snapshot of three networks has about 50,000
 MAX_TEXT_BYTES = 64 << 20
 MAX_INTEGER_BYTES = 32
 
