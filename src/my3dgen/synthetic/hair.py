@@ -201,10 +201,11 @@ def hair_density(
     azimuth: Float[Tensor, " point"],
     elevation: Float[Tensor, " point"],
     jitter: Tensor | float = 0.0,
+    soft: float = 0.18,
 ) -> Float[Tensor, "scene point"]:
     """How thick the hair grows, 0 to 1, at places of the average head given by their angles."""
     line = hairline(azimuth, style.raised[:, None], style.recession[:, None])
-    return smoothstep(elevation - line + jitter, -0.05, 0.13) * style.cover[:, None]
+    return smoothstep(elevation - line + jitter, -0.05, soft - 0.05) * style.cover[:, None]
 
 
 @dataclass(frozen=True)
@@ -224,11 +225,12 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     own, clump = scalp.own, scalp.clump
     rx, _, rz = scalp.root.unbind(1)
     length, volume, curl = per_scene(style.length), per_scene(style.volume), per_scene(style.curl)
-    jitter = 0.035 * value_noise(scalp.root, 7.0, 17.0)[:, 0] + 0.02 * own[:, 2]
-    density = hair_density(style, scalp.azimuth, scalp.elevation, jitter)
-    present = smoothstep(density * 1.15 - scalp.order, 0.0, 0.10)
     is_short = 1 - smoothstep(length, 0.55, 1.15)
     side = torch.tanh((rx - per_scene(style.part)) * 22)
+    thin = smoothstep(side.abs(), 0.15, 0.6)  # no hair knows where to fall on the parting itself
+    jitter = 0.035 * value_noise(scalp.root, 7.0, 17.0)[:, 0] + 0.02 * own[:, 2]
+    density = hair_density(style, scalp.azimuth, scalp.elevation, jitter - 0.03, 0.09)
+    present = smoothstep(density * 1.15 - scalp.order, 0.0, 0.10) * (is_short + (1 - is_short) * thin)
     crown = smoothstep(scalp.elevation, 0.15, 1.0)
     front = smoothstep(rz, 0.30, 1.0) * smoothstep(scalp.elevation, 0.40, 0.75)
 
@@ -276,10 +278,18 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
         direction = F.normalize(0.25 * direction + 0.75 * moved, dim=-1)
         here = there
         nodes.append(here)
-    strands = torch.stack(nodes, 2)
-    strands = _gather_clumps(scalp, strands, style, is_short, fringe)
+    strands = _without_strays(torch.stack(nodes, 2), step)
+    strands = _gather_clumps(scalp, strands, style, is_short, fringe, present)
     strands = _curl(scalp, strands, amount, style, puffy)
     return Hair(strands, _strand_colours(scalp, style))
+
+
+def _without_strays(strands: Tensor, step: Tensor) -> Tensor:
+    """Draw strands back into the skin that obstacles have thrown about: their segments are far too long."""
+    longest = (strands[:, :, 1:] - strands[:, :, :-1]).norm(dim=-1).amax(-1)
+    keep = smoothstep(-longest / (step + 0.012), -2.6, -1.9)
+    root = strands[:, :, :1]
+    return root + (strands - root) * keep[..., None, None]
 
 
 def _pull_inwards(points: Tensor, centre: Tensor) -> Tensor:
@@ -319,7 +329,7 @@ def _off_the_face(centre: Tensor, points: Tensor, side: Tensor, amount: Tensor, 
 
 
 def _gather_clumps(
-    scalp: Scalp, strands: Tensor, style: HairStyle, is_short: Tensor, fringe: Tensor
+    scalp: Scalp, strands: Tensor, style: HairStyle, is_short: Tensor, fringe: Tensor, present: Tensor
 ) -> Tensor:
     lead = strands[:, scalp.guide]
     t = torch.linspace(0, 1, NODES, device=strands.device)
@@ -329,7 +339,7 @@ def _gather_clumps(
         * (0.5 + 0.7 * style.clump[:, None])
         * torch.exp(-((apart / 0.35) ** 2))
     )
-    together = together * (1 - 0.4 * fringe) * (1 - 0.3 * is_short)
+    together = together * (1 - 0.4 * fringe) * (1 - 0.3 * is_short) * present
     return strands + (lead - strands) * (together[..., None] * t**0.8)[..., None]
 
 
@@ -360,7 +370,11 @@ def _curl(scalp: Scalp, strands: Tensor, amount: Tensor, style: HairStyle, puffy
 def _strand_colours(scalp: Scalp, style: HairStyle) -> Float[Tensor, "scene strand 3"]:
     shade = (1 + 0.12 * scalp.own[:, 6] + 0.14 * scalp.clump[:, 7]).clamp(0.5, 1.6)
     colour = style.colour[:, None] * shade[:, None]
-    white = smoothstep(style.grey[:, None] * 0.9 - scalp.order.roll(1), -0.1, 0.1) * 0.6
+    white = (
+        smoothstep(style.grey[:, None] * 0.9 - scalp.order.roll(1), -0.25, 0.25)
+        * 0.45
+        * smoothstep(style.grey, 0.0, 0.3)[:, None]
+    )
     return torch.lerp(colour, colour.new_tensor([0.50, 0.49, 0.48]).expand_as(colour), white[..., None])
 
 
@@ -374,5 +388,4 @@ def fit_to_heads(
     field = torch.einsum("kc,scx->sxk", scalp.spread, moved).view(scenes, 3, *_GRID)
     fitted = nodes + _read(field, nodes, scalp.centre)
     root = (heads[:, scalp.corner] * scalp.weight[..., None]).sum(2)
-    gap = (root - fitted[:, :, 0])[:, :, None]
-    return fitted + gap * torch.linspace(1, 0, NODES, device=nodes.device)[:, None]
+    return fitted + (root - fitted[:, :, 0])[:, :, None]

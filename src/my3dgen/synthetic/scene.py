@@ -294,7 +294,7 @@ def _lit_mesh(
     colour = torch.cat([albedo, eye_lids, teeth, frame_colour[:, None].expand(-1, frames, -1)], 1)
 
     azimuth, elevation, _ = scalp_hair.head_angles(asset.template, kit.scalp.centre)
-    scalp = scalp_hair.hair_density(style, azimuth, elevation) * (1 - where.ear)
+    scalp = scalp_hair.hair_density(style, azimuth, elevation, 0.02, 0.14) * (1 - where.ear)
     scalp = scalp * (0.55 + 0.40 * smoothstep(style.length, 0.05, 0.2))[:, None]
     shadow = torch.zeros(scenes, points.shape[1], 1, device=points.device)
     shadow[:, :bodies, 0] = torch.maximum(scalp, beard.shadow)
@@ -394,7 +394,7 @@ def _Paints(
         [torch.special.ndtr(block(factors, "clothes")[c]) for c in ("red", "green", "blue")], 1
     )
     bright = cloth.mean(1, keepdim=True)
-    cloth = bright + 0.24 * (cloth - bright)  # muted
+    cloth = bright + 0.18 * (cloth - bright)  # muted
     return Paint(
         skin=skin,
         brows=brows,

@@ -61,7 +61,7 @@ def shade_surface(
     lip_share = (lips * per(p.skin.lip_strength))[:, None]
     albedo = torch.lerp(albedo, per(p.skin.lips) * (1 + 0.10 * detail["stroke"])[:, None], lip_share)
     hairy = (shadow * (0.85 + 0.5 * detail["pore_u"])).clamp(0, 1)[:, None] * (1 - lip_share)
-    albedo = torch.lerp(albedo, 0.30 * albedo + 0.45 * per(p.hair_colour), hairy)
+    albedo = torch.lerp(albedo, 0.20 * albedo + 0.50 * per(p.hair_colour), hairy)
     albedo = torch.lerp(albedo, 0.25 * albedo + 0.75 * per(p.brow_colour), brow[:, None])
     albedo = torch.lerp(albedo, per(p.cloth) * (1 + 0.07 * detail["mottle"])[:, None], cloth[:, None])
 
