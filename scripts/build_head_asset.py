@@ -64,7 +64,9 @@ OPPOSITES = (
 BAKED = (
     ("eyes", "l-eye-height1-incr", 0.20), ("eyes", "l-eye-height2-incr", 0.30),
     ("eyes", "l-eye-height3-incr", 0.20), ("eyes", "l-eye-scale-incr", 0.20),
-    ("mouth", "mouth-angles-up", 0.35), ("nose", "nose-volume-decr", 0.25),
+    ("mouth", "mouth-angles-up", 0.35), ("mouth", "mouth-lowerlip-volume-decr", 0.30),
+    ("mouth", "mouth-lowerlip-height-decr", 0.20), ("mouth", "mouth-upperlip-volume-decr", 0.15),
+    ("nose", "nose-volume-decr", 0.25),
     ("nose", "nose-scale-horiz-decr", 0.15), ("nose", "nose-point-width-decr", 0.15),
 )  # fmt: skip
 

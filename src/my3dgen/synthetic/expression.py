@@ -67,7 +67,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     weights = sided | {
         "browInnerUp": 0.55 * torch.tanh(z["inner_brow"].clamp_min(0) * 0.6),
         "jawOpen": jaw,
-        "mouthClose": (0.08 * (1 - grin) + 0.14 * smile * (1 - teeth)) * (1 - gape),  # lips meet at rest
+        "mouthClose": 0.05 * (1 - grin) * (1 - gape),  # the base mesh's lips stand a hair apart
         "mouthPucker": 0.45 * torch.tanh((z["pucker"] - 0.9).clamp_min(0)) * calm,
         "mouthFunnel": 0.35 * torch.tanh((-z["pucker"] - 1.1).clamp_min(0)) * calm,
     }
