@@ -3,6 +3,8 @@
 The file is safetensors. Its tensors are `adapter.NAME`, `anchors.cameras` and the latents, either
 `anchors.w` (one vector an anchor) or `anchors.ws`; the card is JSON in the metadata. It says nothing
 about who the person is: no names, no photo names, no places, unless asked for.
+
+At rank 1 on the 512 px model the adapter takes 0.5 MB; fifty anchors add 0.05 MB in W, 0.7 MB in W+.
 """
 
 import json
