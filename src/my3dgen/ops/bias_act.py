@@ -22,6 +22,9 @@ def bias_act(
     `lrelu` has slope 0.2 and gain sqrt(2); `linear` changes nothing. The dtype is that of `x`.
     """
     x = x + bias.reshape(*bias.shape, *(1,) * (x.ndim - 2)).to(x.dtype)
+    if not x.requires_grad:  # nothing to remember: work in the fresh tensor
+        x = F.leaky_relu_(x, 0.2).mul_(math.sqrt(2)) if activation == "lrelu" else x
+        return x if clamp is None else x.clamp_(-clamp, clamp)
     if activation == "lrelu":
         x = F.leaky_relu(x, 0.2) * math.sqrt(2)
     return x if clamp is None else x.clamp(-clamp, clamp)

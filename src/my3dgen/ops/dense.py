@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from my3dgen.ops.bias_act import Activation, bias_act
+from my3dgen.ops.bias_act import Activation
 from my3dgen.ops.low_rank import LowRank
 
 
@@ -23,7 +23,8 @@ def dense(
 
     A `change` is added after the gain: it is not divided by sqrt(inputs) (EG3D spec 5.3).
     """
-    y = F.linear(x, weight.to(x.dtype) * (lr_mul / math.sqrt(weight.shape[1])))
+    weight, bias = weight.to(x.dtype) * (lr_mul / math.sqrt(weight.shape[1])), bias.to(x.dtype) * lr_mul
+    y = F.linear(x, weight, bias) if bias.ndim == 1 else F.linear(x, weight) + bias
     if change is not None:
         y = y + change.linear(x)
-    return bias_act(y, bias * lr_mul if lr_mul != 1 else bias, activation=activation)
+    return F.leaky_relu(y, 0.2) * math.sqrt(2) if activation == "lrelu" else y

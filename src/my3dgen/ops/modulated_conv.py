@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from my3dgen.ops.low_pass import low_pass
+from my3dgen.ops.bias_act import bias_act
+from my3dgen.ops.low_pass import HAS_TRITON, low_pass
 from my3dgen.ops.low_rank import LowRank
 
 
@@ -36,14 +37,45 @@ def modulated_conv2d(
     `styles` has one row per image or a single row for all. Convolutions run in the dtype of `x`,
     norms in that of `styles`.
     """
-    x = x * styles[:, :, None, None].to(x.dtype)
+    y = _styled_conv(x, weight, styles, upsample, change)
+    if demodulate:
+        y = y * _demodulation(weight, styles, change)[:, :, None, None].to(y.dtype)
+    return y
+
+
+def modulated_layer(
+    x: Float[Tensor, "batch inputs height width"],
+    weight: Float[Tensor, "outputs inputs k k"],
+    styles: Float[Tensor, "styles_batch inputs"],
+    bias: Float[Tensor, " outputs"] | Float[Tensor, "batch outputs"],
+    *,
+    upsample: bool = False,
+    change: LowRank | None = None,
+    clamp: float | None = None,
+) -> Float[Tensor, "batch outputs new_height new_width"]:
+    """A demodulated convolution, bias and leaky ReLU; one kernel after the convolution on CUDA."""
+    if x.is_cuda and HAS_TRITON:
+        from my3dgen.ops.finish_triton import finish_fused
+
+        y = _styled_conv(x, weight, styles, upsample, change)
+        return finish_fused(y, _demodulation(weight, styles, change), bias, clamp)
+    y = modulated_conv2d(x, weight, styles, upsample=upsample, change=change)
+    return bias_act(y, bias, activation="lrelu", clamp=clamp)
+
+
+def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, change: LowRank | None) -> Tensor:
+    """Convolution of the styled input with the changed weight, not demodulated."""
+    if x.is_cuda and HAS_TRITON:
+        from my3dgen.ops.finish_triton import scale_fused
+
+        x = scale_fused(x, styles)
+    else:
+        x = x * styles[:, :, None, None].to(x.dtype)
     y = _conv(x, weight.to(x.dtype), upsample)
     if change is not None:
         y = y + _low_rank_conv(x, change, weight.shape[-1], upsample)
     if upsample:
         y = low_pass(y, (1, 1), gain=4.0)
-    if demodulate:
-        y = y * _demodulation(weight, styles, change)[:, :, None, None].to(y.dtype)
     return y
 
 

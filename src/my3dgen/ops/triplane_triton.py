@@ -27,6 +27,41 @@ def _coordinate(points, base, axis: tl.constexpr, inside):
 
 
 @triton.jit
+def _gather(
+    total, planes, points, base, stack, inside, feature,
+    U: tl.constexpr, V: tl.constexpr, SIDE: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    du, u0 = _corner(_coordinate(points, base, U, inside), SIDE)
+    dv, v0 = _corner(_coordinate(points, base, V, inside), SIDE)
+    for row in tl.static_range(2):
+        for column in tl.static_range(2):
+            u, v = u0 + column, v0 + row
+            weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
+            hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
+            texel = (stack * SIDE * SIDE + v * SIDE + u) * FEATURES
+            value = tl.load(planes + texel[:, None] + feature[None], mask=hit[:, None], other=0.0)
+            total += value.to(tl.float32) * weight[:, None]
+    return total
+
+
+@triton.jit
+def _scatter(
+    incoming, planes_gradient, points, base, stack, inside, feature,
+    U: tl.constexpr, V: tl.constexpr, SIDE: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    du, u0 = _corner(_coordinate(points, base, U, inside), SIDE)
+    dv, v0 = _corner(_coordinate(points, base, V, inside), SIDE)
+    for row in tl.static_range(2):
+        for column in tl.static_range(2):
+            u, v = u0 + column, v0 + row
+            weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
+            hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
+            texel = (stack * SIDE * SIDE + v * SIDE + u) * FEATURES
+            place = planes_gradient + texel[:, None] + feature[None]
+            tl.atomic_add(place, incoming * weight[:, None], mask=hit[:, None], sem="relaxed")
+
+
+@triton.jit
 def _forward(
     planes, points, out, count,
     U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr,
@@ -39,19 +74,9 @@ def _forward(
     base = image * count + index
     feature = tl.arange(0, FEATURES)
     total = tl.zeros((BLOCK, FEATURES), tl.float32)
-    for plane in tl.static_range(3):
-        u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
-        v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
-        du, u0 = _corner(_coordinate(points, base, u_axis, inside), SIDE)
-        dv, v0 = _corner(_coordinate(points, base, v_axis, inside), SIDE)
-        for row in tl.static_range(2):
-            for column in tl.static_range(2):
-                u, v = u0 + column, v0 + row
-                weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
-                hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
-                texel = ((image * 3 + plane) * SIDE * SIDE + v * SIDE + u) * FEATURES
-                value = tl.load(planes + texel[:, None] + feature[None], mask=hit[:, None], other=0.0)
-                total += value.to(tl.float32) * weight[:, None]
+    total = _gather(total, planes, points, base, image * 3, inside, feature, U0, V0, SIDE, FEATURES)
+    total = _gather(total, planes, points, base, image * 3 + 1, inside, feature, U1, V1, SIDE, FEATURES)
+    total = _gather(total, planes, points, base, image * 3 + 2, inside, feature, U2, V2, SIDE, FEATURES)
     tl.store(
         out + base[:, None] * FEATURES + feature[None],
         (total * (1.0 / 3.0)).to(out.dtype.element_ty),
@@ -73,23 +98,10 @@ def _backward(
     feature = tl.arange(0, FEATURES)
     incoming = tl.load(gradient + base[:, None] * FEATURES + feature[None], mask=inside[:, None], other=0.0)
     incoming = incoming.to(tl.float32) * (1.0 / 3.0)
-    for plane in tl.static_range(3):
-        u_axis: tl.constexpr = U0 if plane == 0 else (U1 if plane == 1 else U2)
-        v_axis: tl.constexpr = V0 if plane == 0 else (V1 if plane == 1 else V2)
-        du, u0 = _corner(_coordinate(points, base, u_axis, inside), SIDE)
-        dv, v0 = _corner(_coordinate(points, base, v_axis, inside), SIDE)
-        for row in tl.static_range(2):
-            for column in tl.static_range(2):
-                u, v = u0 + column, v0 + row
-                weight = (du if column == 1 else 1 - du) * (dv if row == 1 else 1 - dv)
-                hit = inside & (u >= 0) & (u < SIDE) & (v >= 0) & (v < SIDE)
-                texel = ((image * 3 + plane) * SIDE * SIDE + v * SIDE + u) * FEATURES
-                tl.atomic_add(
-                    planes_gradient + texel[:, None] + feature[None],
-                    incoming * weight[:, None],
-                    mask=hit[:, None],
-                    sem="relaxed",
-                )
+    stack = image * 3
+    _scatter(incoming, planes_gradient, points, base, stack, inside, feature, U0, V0, SIDE, FEATURES)
+    _scatter(incoming, planes_gradient, points, base, stack + 1, inside, feature, U1, V1, SIDE, FEATURES)
+    _scatter(incoming, planes_gradient, points, base, stack + 2, inside, feature, U2, V2, SIDE, FEATURES)
 
 
 class _SamplePlanes(torch.autograd.Function):

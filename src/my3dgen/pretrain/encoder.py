@@ -52,6 +52,8 @@ class Encoder(nn.Module):
         side = config.img_resolution >> len(config.widths)
         self.norm = nn.GroupNorm(8, inputs)
         self.head = nn.Linear(inputs * side * side, config.w_dim)
+        # latents of about unit variance from the start, as the style layers expect
+        nn.init.normal_(self.head.weight, std=1.7 * (inputs * side * side) ** -0.5)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], *, dtype: torch.dtype = torch.float32

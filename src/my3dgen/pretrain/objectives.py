@@ -49,6 +49,14 @@ def downsample(images: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(images, images.shape[-1] // side)
 
 
+def depth_at(depth: Float[Tensor, "batch 1 h w"], side: int) -> Float[Tensor, "batch 1 side side"]:
+    """Depth at another resolution: the mean of what is covered, or the nearest value when enlarging."""
+    if side >= depth.shape[-1]:
+        return F.interpolate(depth, size=(side, side), mode="nearest")
+    covered = downsample((depth > 0).to(depth), side)
+    return downsample(depth, side) / covered.clamp_min(1e-6)
+
+
 def gradient_distance(a: Tensor, b: Tensor, weight: Tensor, scales: int = 3) -> Tensor:
     """L1 between horizontal and vertical differences over a pyramid, weighted by pixel."""
     total = a.new_zeros(())
@@ -70,6 +78,7 @@ def reconstruction(
     """The supervised terms but the perceptual one, unweighted, by name."""
     low = rendered.image_raw.shape[-1]
     coverage = downsample(alpha, low)
+    depth = depth_at(depth, low)
     inside = (coverage > 0.95) & (depth > 0)
     distance = (rendered.depth - depth).abs().clamp_max(0.3)
     return {
@@ -86,7 +95,7 @@ def latent_distance(predicted: Float[Tensor, "batch w_dim"], latent: Float[Tenso
 
     A small pull in the other direction keeps the encoder's latents predictable.
     """
-    variance = latent.detach().var(0, unbiased=False).mean() + 1e-3
+    variance = latent.detach().var(0, unbiased=False).mean().clamp_min(0.05)
     forward = (predicted - latent.detach()).square().mean()
     backward = (predicted.detach() - latent).square().mean()
     return (forward + 0.02 * backward) / variance

@@ -14,7 +14,7 @@ from my3dgen.synthetic.factors import sample_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 
-RENDER_BATCH = 8
+RENDER_BATCH = 32
 """Heads rendered at once."""
 
 

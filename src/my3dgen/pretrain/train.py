@@ -67,7 +67,7 @@ class TrainConfig:
     """Steps between gradient penalties."""
     average_images: int = 10_000
     """Half-life of the running averages, images."""
-    clip: float = 10.0
+    clip: float = 50.0
     """Limit on the norm of the generator's gradient."""
     seed: int = 0
     """Seed of initial weights, cameras and batches."""

@@ -10,7 +10,7 @@ from my3dgen.config import NoiseMode, PriorConfig
 from my3dgen.ops.bias_act import bias_act
 from my3dgen.ops.dense import dense
 from my3dgen.ops.fir import lowpass_filter, upsample2d
-from my3dgen.ops.modulated_conv import modulated_conv2d
+from my3dgen.ops.modulated_conv import modulated_conv2d, modulated_layer
 from my3dgen.prior.adaptation import Adaptation
 from my3dgen.prior.mapping import Dense
 
@@ -57,17 +57,15 @@ class SynthesisLayer(nn.Module):
         rng: torch.Generator | None,
     ) -> NewFeatures:
         """Features at the layer's resolution, in the dtype of `x`."""
-        x = modulated_conv2d(
-            x,
-            self.weight,
-            self.affine.styles(w, change.at("affine")),
-            upsample=self.up,
-            change=change.low_rank("weight"),
-        )
-        if noise != "none":
-            strength = change.shifted("noise_strength", self.noise_strength).reshape(-1, 1, 1, 1)
-            x = x + (strength * self._noise(len(x), noise, rng)).to(x.dtype)
-        bias = change.shifted("bias", self.bias)
+        styles, bias = self.affine.styles(w, change.at("affine")), change.shifted("bias", self.bias)
+        low_rank = change.low_rank("weight")
+        if noise == "none":
+            return modulated_layer(
+                x, self.weight, styles, bias, upsample=self.up, change=low_rank, clamp=self.clamp
+            )
+        x = modulated_conv2d(x, self.weight, styles, upsample=self.up, change=low_rank)
+        strength = change.shifted("noise_strength", self.noise_strength).reshape(-1, 1, 1, 1)
+        x = x + (strength * self._noise(len(x), noise, rng)).to(x.dtype)
         return bias_act(x, bias, activation="lrelu", clamp=self.clamp)
 
     def _noise(self, batch: int, noise: NoiseMode, rng: torch.Generator | None) -> Tensor:
@@ -143,6 +141,7 @@ class SynthesisBlock(nn.Module):
         if x is None:
             const = change.shifted("const", self.const).to(dtype)
             start = const if const.ndim == 4 else const.expand(len(ws), -1, -1, -1)
+            start = start.contiguous(memory_format=torch.channels_last)
         else:
             start = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
         features = self.conv1(start, next(layers), change.at("conv1"), noise, rng)
