@@ -171,10 +171,9 @@ def _develop(
     picture = tone_curve(light) * alpha + (1 - alpha)
     rgb = (picture * 255 + 0.5).to(torch.uint8)
 
-    pool = fine // DEPTH_SIZE
     z = torch.where(cover > 0, z.view_as(cover), torch.zeros(()).to(z))
-    share = F.avg_pool2d(cover, pool)[:, 0]
-    depth = F.avg_pool2d(z, pool)[:, 0] / share.clamp_min(1e-6)
+    share = F.adaptive_avg_pool2d(cover, DEPTH_SIZE)[:, 0]
+    depth = F.adaptive_avg_pool2d(z, DEPTH_SIZE)[:, 0] / share.clamp_min(1e-6)
     step = (torch.arange(DEPTH_SIZE, device=z.device) + 0.5) / DEPTH_SIZE
     across = (step - rays.centre[:, :1]) / rays.focal[:, :1]
     down = (step - rays.centre[:, 1:]) / rays.focal[:, 1:]

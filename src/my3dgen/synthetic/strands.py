@@ -9,7 +9,7 @@ from torch import Tensor
 
 from my3dgen.synthetic.asset import HeadAsset
 from my3dgen.synthetic.factors import block
-from my3dgen.synthetic.noise import bump, common_normal, common_random, smoothstep
+from my3dgen.synthetic.noise import common_normal, common_random, smoothstep
 from my3dgen.synthetic.skin import Regions
 
 NODES = 5
