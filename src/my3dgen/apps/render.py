@@ -50,8 +50,9 @@ def render(
     """One appearance from several yaws (radians): an anchor, a mixture `alpha`, or the person's mean.
 
     Without a person the face is the prior's for `seed`. `fov` is the diagonal field of view in degrees.
-    `resolution` is the side of the volume rendering; super-resolution heads that keep larger inputs (4X,
-    2X) then make larger pictures. The result is resampled to `size` with a Lanczos filter where it differs.
+    `resolution` is the side of the volume rendering; a super-resolution head that keeps a larger input
+    (4X) then makes a larger picture. The result is resampled to `size`, where it
+    differs, with a Lanczos filter.
 
     Raises UserError for values out of range and PriorMismatchError for a person of another prior.
     """

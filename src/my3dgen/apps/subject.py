@@ -125,8 +125,8 @@ def prior_latents(generator: Generator, seeds: range) -> Float[Tensor, "seeds nu
     frontal = camera_from_angles(
         0.0, 0.0, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
     )
-    conditions = frontal.to(device).expand(len(z), -1)
-    return generator.mapping(torch.cat(z).to(device), conditions, psi=TRUNCATION)
+    # one at a time: in a batch, rounding depends on its size
+    return torch.cat([generator.mapping(one.to(device), frontal.to(device), psi=TRUNCATION) for one in z])
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from my3dgen.progress import track
 from my3dgen.tensor_file import read_tensors, write_tensors
 
 MAX_BYTES = 16 << 20
+REFINEMENTS = 2  # scores are not linear in w: the length is measured again where it led
 REMEDY = "find the directions again with my3dgen prior directions"
 
 Scorer = Callable[[Float[Tensor, "batch 3 height width"]], Mapping[str, Float[Tensor, " batch"]]]
@@ -59,59 +60,79 @@ def find_directions(
     against: Mapping[str, Sequence[str]] | None = None,
     psi: float = 1.0,
     batch: int = 8,
-    shrinkage: float = 30.0,
-    held_out: float = 0.2,
 ) -> tuple[dict[str, Float[Tensor, " w_dim"]], dict[str, DirectionFacts]]:
     """Directions of W that raise the scores `names`, and the facts about each.
 
-    `samples` latents are drawn, rendered from the front and scored. In coordinates where the prior's
-    latents are white, so that every step is as likely as any other of its length, a ridge regression
-    (`shrinkage` is its penalty) predicts the normal rank of each score; `against` names for a direction
-    the attributes whose own directions are projected out of it. Separation is measured on the `held_out`
-    share of the samples, length and spill by editing held-out samples one predicted deviation either way.
-
-    Raises UserError for a name `score` does not know, or when too few samples could be scored.
+    `samples` latents are drawn from the prior with truncation `psi`, rendered from the front, `batch`
+    at a time, scored and handed to `fit_directions`, whose errors and other arguments it shares.
     """
-    latents = _sample_w(generator, samples, seed, psi)
-    scores = _score(generator, latents, score, batch, "scoring samples")
+
+    def measure(latents: Float[Tensor, "samples w_dim"], about: str) -> dict[str, Float[Tensor, " samples"]]:
+        camera, parts = _front(generator), []
+        for some in track(latents.split(batch), about):
+            ws = some[:, None].expand(-1, generator.config.num_ws, -1)
+            parts.append(score(generator.synthesis(ws, camera.expand(len(some), -1)).image.clamp(-1, 1)))
+        return {name: torch.cat([part[name] for part in parts]).to(latents) for name in parts[0]}
+
+    z = torch.randn(samples, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    z = z.to(generator.w_avg.device)
+    latents = generator.mapping(z, _front(generator).expand(samples, -1), psi=psi)[:, 0]
+    return fit_directions(latents, measure, names, against=against)
+
+
+def fit_directions(
+    latents: Float[Tensor, "samples w_dim"],
+    measure: Callable[[Tensor, str], dict[str, Tensor]],
+    names: Sequence[str],
+    *,
+    against: Mapping[str, Sequence[str]] | None = None,
+    shrinkage: float = 30.0,
+    held_out: float = 0.2,
+    measured: int = 64,
+) -> tuple[dict[str, Float[Tensor, " w_dim"]], dict[str, DirectionFacts]]:
+    """Directions along which the scores that `measure` gives latents rise, and the facts about each.
+
+    In coordinates where the latents are white, so that every step is as likely as any other of its
+    length, a ridge regression (`shrinkage` is its penalty) predicts the normal rank of each score;
+    `against` names for a direction the attributes whose own fits are projected out of it. Separation is
+    measured on the `held_out` share of the latents, length and spill by editing up to `measured` of
+    those one deviation either way. `measure` also gets a word on what it is for.
+
+    Raises UserError for a name `measure` does not know, when fewer than 50 latents could be scored, and
+    when a fit does not raise its score by more than chance.
+    """
+    scores = measure(latents, "scoring samples")
     wanted = dict.fromkeys([*names, *(other for name in names for other in (against or {}).get(name, ()))])
     if unknown := [name for name in wanted if name not in scores]:
         raise UserError(f"no attribute is called '{unknown[0]}'; there are: {', '.join(sorted(scores))}")
     seen = torch.stack([scores[name] for name in wanted]).isfinite().all(0)
     if seen.sum() < 50:
-        raise UserError(
-            f"only {int(seen.sum())} of {samples} samples show a face that can be scored; 50 needed"
-        )
+        raise UserError(f"only {int(seen.sum())} of {len(latents)} samples can be scored; 50 are needed")
     latents, scores = latents[seen], {name: values[seen] for name, values in scores.items()}
     tests = max(20, round(held_out * len(latents)))
-    train = slice(tests, None)
+    deviation = {name: float(values[values.isfinite()].std()) for name, values in scores.items()}
 
-    mean, whiten, colour = _whitening(latents[train])
+    mean, whiten, colour = _whitening(latents[tests:])
     white = (latents - mean) @ whiten
-    fits = {name: _ridge(white[train], _normal_ranks(scores[name][train]), shrinkage) for name in wanted}
+    fits = {name: _ridge(white[tests:], _normal_ranks(scores[name][tests:]), shrinkage) for name in wanted}
     directions, facts = {}, {}
     for name in names:
         others = tuple((against or {}).get(name, ()))
         slope = _without(fits[name], [fits[other] for other in others])
         step = slope / slope.square().sum() @ colour  # predicted: one normal rank
-        some = latents[: min(tests, 64)]
-        up = _score(generator, some + step, score, batch, f"measuring {name}")
-        down = _score(generator, some - step, score, batch, f"measuring {name}")
-        change = {key: float((up[key] - down[key]).nanmean() / 2) for key in scores}
-        deviation = {key: float(scores[key][scores[key].isfinite()].std()) for key in scores}
-        if not change[name] > 0.05 * deviation[name]:
-            raise UserError(
-                f"the prior has no direction for '{name}': editing along the fit does not raise it"
-            )
-        length = deviation[name] / change[name]
-        directions[name] = step * length
+        some = latents[: min(tests, measured)]
+        for _ in range(REFINEMENTS):
+            step = step * (deviation[name] / _change(measure, some, step, name)[name])
+        change = _change(measure, some, step, name)
+        position, held = white[:tests] @ slope, scores[name][:tests]
+        directions[name] = step
         facts[name] = DirectionFacts(
-            scale=change[name] * length,
+            scale=change[name],
             deviation=deviation[name],
-            separation=_separation(white[:tests] @ slope, scores[name][:tests]),
-            correlation=_correlation(white[:tests] @ slope, _normal_ranks(scores[name][:tests])),
+            separation=_separation(position, held),
+            correlation=_correlation(position, _normal_ranks(held)),
             against=others,
-            spill={k: change[k] * length / max(deviation[k], 1e-12) for k in scores if k != name},
+            spill={key: change[key] / max(deviation[key], 1e-12) for key in scores if key != name},
             samples=len(latents),
         )
     return directions, facts
@@ -147,27 +168,26 @@ def load_directions(
     return directions, facts
 
 
-def _sample_w(generator: Generator, samples: int, seed: int, psi: float) -> Float[Tensor, "samples w_dim"]:
-    config = generator.config
-    device = next(generator.parameters()).device
-    z = torch.randn(samples, config.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
-    return generator.mapping(z, _front(generator).expand(samples, -1), psi=psi)[:, 0]
-
-
 def _front(generator: Generator) -> Float[Tensor, "1 25"]:
     config = generator.config
     camera = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
-    return camera.to(next(generator.parameters()).device)
+    return camera.to(generator.w_avg.device)
 
 
-def _score(
-    generator: Generator, latents: Float[Tensor, "samples w_dim"], score: Scorer, batch: int, about: str
-) -> dict[str, Float[Tensor, " samples"]]:
-    camera, parts = _front(generator), []
-    for some in track(latents.split(batch), about):
-        ws = some[:, None].expand(-1, generator.config.num_ws, -1)
-        parts.append(score(generator.synthesis(ws, camera.expand(len(some), -1)).image.clamp(-1, 1)))
-    return {name: torch.cat([part[name] for part in parts]).to(latents) for name in parts[0]}
+def _change(
+    measure: Callable[[Tensor, str], dict[str, Tensor]],
+    latents: Float[Tensor, "samples w_dim"],
+    step: Float[Tensor, " w_dim"],
+    name: str,
+) -> dict[str, float]:
+    """Mean change of every score per step, from one step either way. Raises UserError when that of
+    `name` is not above chance."""
+    up, down = (measure(latents + sign * step, f"measuring {name}") for sign in (1, -1))
+    half = {key: (up[key] - down[key]) / 2 for key in up}
+    own = half[name][half[name].isfinite()]
+    if len(own) < 2 or not own.mean() > 3 * own.std() / len(own) ** 0.5:
+        raise UserError(f"the prior has no direction for '{name}': editing along its fit does not raise it")
+    return {key: float(values.nanmean()) for key, values in half.items()}
 
 
 def _whitening(

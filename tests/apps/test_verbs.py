@@ -1,0 +1,122 @@
+"""The verbs from end to end, as a person at a terminal meets them."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from my3dgen import cli
+from my3dgen.apps.mesh import density_grid
+from my3dgen.apps.subject import subject_of
+from my3dgen.prior.directions import DirectionFacts, save_directions
+
+
+@pytest.fixture(scope="module")
+def run(prior, person, tmp_path_factory):
+    """A verb with the person, on the toy prior: (exit code, result, stderr)."""
+    folder = tmp_path_factory.mktemp("verbs")
+    me = person.save(folder / "me.safetensors")
+    facts = DirectionFacts(1.0, 1.0, 1.0, 1.0, (), {}, 100)
+    save_directions(
+        prior.folder / "directions.safetensors", prior.directions, dict.fromkeys(prior.directions, facts)
+    )
+
+    def call(capsys, verb, *arguments):
+        words = [*verb.split(), str(me), "--prior", str(prior.folder), *map(str, arguments), "--json"]
+        code = cli.main(words)
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out else None, err
+
+    return call
+
+
+def size_of(path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def frames_of(path) -> int:
+    with Image.open(path) as picture:
+        return picture.n_frames  # pyright: ignore
+
+
+def test_render(run, capsys, tmp_path):
+    code, result, err = run(
+        capsys, "render", "-o", tmp_path / "a.png", "--size", 80, "--depth", tmp_path / "d.npy"
+    )
+    assert code == 0 and result["size"] == 80 and result["made_at"] == 64
+    assert "resampled to 80" in err
+    assert size_of(tmp_path / "a.png") == (80, 80)
+    assert np.load(tmp_path / "d.npy").shape == (1, 16, 16)
+
+
+def test_render_of_several_yaws_is_a_sheet(run, capsys, tmp_path):
+    code, result, _ = run(
+        capsys, "render", "-o", tmp_path / "a.png", "--yaw", -30, 0, 30, "--depth", tmp_path / "d.png"
+    )
+    assert code == 0 and result["views"] == 3
+    assert size_of(tmp_path / "a.png")[0] > 3 * 64 and (tmp_path / "d.png").exists()
+
+
+def test_orbit(run, capsys, tmp_path):
+    code, result, _ = run(capsys, "orbit", "-o", tmp_path / "a.gif", "--frames", 5, "--anchor", 1)
+    assert code == 0 and result["frames"] == 5
+    assert frames_of(tmp_path / "a.gif") == 5
+
+
+def test_interpolate(run, capsys, tmp_path):
+    words = ["--from", 0, "--to", 3, "--steps", 3, "--video", tmp_path / "a.webp", "--frames", 3]
+    code, result, _ = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words)
+    assert code == 0 and result["frames"] == 4  # there and back, without the turning points twice
+    assert frames_of(tmp_path / "a.webp") == 4
+
+
+def test_sample(run, capsys, tmp_path):
+    code, result, _ = run(capsys, "sample", "-o", tmp_path / "a.png", "--count", 3, "--beta", 0.1)
+    assert code == 0 and len(result["alphas"]) == 3
+    assert (tmp_path / "a.png").exists()
+
+
+def test_edit(run, capsys, tmp_path):
+    words = ["--direction", "smile", "--strengths", -1, 1, "--space", "alpha"]
+    code, result, _ = run(capsys, "edit", "-o", tmp_path / "a.png", *words)
+    assert code == 0 and result["strengths"] == [-1, 1] and len(result["outside"]) == 2
+    assert (tmp_path / "a.png").exists()
+
+
+def test_mesh(run, prior, person, capsys, tmp_path):
+    subject = subject_of(prior, person)
+    grid = density_grid(subject.generator, subject.generator.planes(subject.latent(), subject.adapter), 24)
+    level = float(np.percentile(grid, 99))
+    words = ["--resolution", 24, "--level", level, "--ply"]
+    code, result, _ = run(capsys, "mesh", "-o", tmp_path / "a.glb", *words)
+    assert code == 0 and result["level"] == level
+    assert trimesh.load_mesh(result["mesh"]).faces.shape == (result["faces"], 3)
+    assert trimesh.load_mesh(result["ply"]).faces.shape == (result["faces"], 3)
+    assert size_of(result["preview"])[0] > 300
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "line"),
+    [
+        ("render", ["--anchor", 7], "anchor 7 does not exist; there are 0 to 4"),
+        ("render", ["--alpha", "half"], "ANCHOR=WEIGHT"),
+        ("render", ["--depth", "d.jpg"], ".png (a picture) or .npy"),
+        ("orbit", [], ".mp4, .webp, .gif"),
+        ("edit", ["--direction", "beard"], "it has: blink, smile"),
+        ("mesh", [], ".glb or .ply"),
+    ],
+)
+def test_refusals_are_one_line_and_leave_nothing(run, capsys, tmp_path, verb, words, line):
+    code, result, err = run(capsys, verb, "-o", tmp_path / "a.png", *words)
+    assert code == 2 and result is None
+    assert line in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_person_the_prior_is_drawn(prior, capsys, tmp_path):
+    words = ["render", "-o", str(tmp_path / "a.png"), "--prior", str(prior.folder), "--seed", "3"]
+    assert cli.main(words) == 0
+    assert "1 view ->" in capsys.readouterr().out
