@@ -149,14 +149,14 @@ def eg3d_orbit(
     return eg3d_look_at(3.14 / 2 + 0.35 * turn.sin(), 3.14 / 2 - 0.05 + 0.25 * turn.cos(), pivot, radius)
 
 
-def check_label(label: Sequence[float], name: str) -> None:
+def check_label(label: object, name: str) -> None:
     """Raise FileFormatError, naming the image `name`, unless `label` is a possible camera."""
     problem = _problem(label)
     if problem:
         raise FileFormatError(f"{name}: the camera label {problem}; correct it in dataset.json")
 
 
-def _problem(label: Sequence[float]) -> str | None:
+def _problem(label: object) -> str | None:
     if isinstance(label, str | bytes) or not isinstance(label, Sequence) or len(label) != 25:
         return "is not a list of 25 numbers"
     if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in label):

@@ -113,11 +113,8 @@ class PriorConfig:
     """Focal length in image widths."""
 
     def __post_init__(self) -> None:
-        for name in ("superresolution_channels", "camera_pivot"):
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
         for field in fields(self):
-            _check(field.name, getattr(self, field.name))
+            _checked(field.name, getattr(self, field.name))
         factor = 4 if self.superresolution_layout.first_block_upsamples else 2
         if self.img_resolution != factor * self.superresolution_layout.input_resolution:
             raise FileFormatError(
@@ -173,10 +170,11 @@ class PriorConfig:
         missing = [n for n, f in known.items() if n not in values and f.default is MISSING]
         if missing:
             raise FileFormatError(f"prior config: '{missing[0]}' is missing; add it")
-        return cls(**values)
+        return cls(**{name: _checked(name, value) for name, value in values.items()})
 
 
 _POSITIVE = ("a positive number", lambda v: _number(v) and v > 0)
+_NUMBER = ("a number", lambda v: _number(v))
 _COUNT = ("a positive whole number", lambda v: _whole(v) and v > 0)
 _POWER = ("a power of two, at least 4", lambda v: _whole(v) and v >= 4 and v & (v - 1) == 0)
 _FLAG = ("true or false", lambda v: isinstance(v, bool))
@@ -213,7 +211,7 @@ _RULES: dict[str, tuple] = {
         lambda v: isinstance(v, tuple) and len(v) == 3 and all(map(_number, v)),
     ),
     "c_dim": ("25", lambda v: _whole(v) and v == 25),
-    "c_scale": ("a number", lambda v: _number(v)),
+    "c_scale": _NUMBER,
     "depth_resolution": ("a whole number of at least 4", lambda v: _whole(v) and v >= 4),
     "depth_resolution_importance": ("a whole number, 0 or more", lambda v: _whole(v) and v >= 0),
     "render_features": ("a whole number of at least 3", lambda v: _whole(v) and v >= 3),
@@ -228,10 +226,15 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check(name: str, value: Any) -> None:
+def _checked(name: str, value: Any) -> Any:
+    """The value in its Python type (JSON knows no tuples and writes 1.0 as 1), if it may be one."""
     expected, accepts = _RULES[name]
+    value = tuple(value) if isinstance(value, list) else value
     if not accepts(value):
         raise FileFormatError(f"prior config: '{name}' is {value!r}; it must be {expected}")
+    if (expected, accepts) in (_POSITIVE, _LIMIT, _CLAMP, _NUMBER) and isinstance(value, int):
+        return float(value)
+    return tuple(map(float, value)) if name == "camera_pivot" else value
 
 
 _FFHQ = PriorConfig(

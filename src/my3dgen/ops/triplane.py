@@ -39,10 +39,9 @@ def sample_planes(
         parts = [first, second + third.mT]
     else:
         parts = [first, second, third]
-    features = sum(
-        sample_plane(part, torch.stack([points[..., a] for a in pair], -1))
-        for part, pair in zip(parts, coordinates, strict=False)
-    )
+    features = sample_plane(parts[0], _pick(points, coordinates[0]))
+    for part, pair in zip(parts[1:], coordinates[1:], strict=False):
+        features = features + sample_plane(part, _pick(points, pair))
     return (features / 3).to(dtype)
 
 
@@ -52,3 +51,7 @@ def sample_plane(
     """Bilinear features of one plane at (width, height) positions in [-1, 1]."""
     sampled = F.grid_sample(plane, positions[:, None], align_corners=False, padding_mode="zeros")
     return sampled[:, :, 0].mT
+
+
+def _pick(points: Tensor, pair: tuple[int, int]) -> Tensor:
+    return torch.stack([points[..., axis] for axis in pair], dim=-1)

@@ -6,13 +6,14 @@ for the low-rank change of a weight or for a parameter shifted by its delta.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from my3dgen.ops.low_rank import LowRank
 
 
+@runtime_checkable
 class AdapterLike(Protocol):
     """What the generator needs of an adapter (`my3dgen.lora.Adapter`)."""
 

@@ -169,7 +169,7 @@ class Generator(nn.Module):
                 rng,
             )
         return Volume(
-            features=rays.colours.mT.unflatten(2, (side, side)),
+            features=rays.colours.unflatten(1, (side, side)).permute(0, 3, 1, 2),  # channels last
             depth=rays.clamped_depth().reshape(batch, 1, side, side),
             opacity=rays.opacity.reshape(batch, 1, side, side),
         )

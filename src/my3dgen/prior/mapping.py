@@ -16,7 +16,8 @@ class Dense(nn.Module):
         self, inputs: int, outputs: int, *, lr_mul: float = 1.0, activation: Activation = "linear"
     ) -> None:
         super().__init__()
-        self.lr_mul, self.activation = lr_mul, activation
+        self.lr_mul = lr_mul
+        self.activation: Activation = activation
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
         self.bias = nn.Parameter(torch.empty(outputs))
 

@@ -26,18 +26,20 @@ def sample_weights(weights: Intervals) -> Samples:
     return (pad(weights, (0, 1)) + pad(weights, (1, 0))) / 2
 
 
-def composite(
-    colours: Float[Tensor, "batch rays samples colours"],
-    weights: Samples,
-    opacity: Float[Tensor, "batch rays"],
-    *,
-    white_back: bool,
+def weighted_sum(
+    weights: Samples, colours: Float[Tensor, "batch rays samples colours"]
 ) -> Float[Tensor, "batch rays colours"]:
-    """Colours of rays in about [-1, 1] from colours of samples in about [0, 1]."""
-    colour = (weights[..., None, :] @ colours)[..., 0, :]
+    """The sum of the samples' colours, each times its weight."""
+    return (weights[..., None, :] @ colours)[..., 0, :]
+
+
+def on_background(
+    colours: Float[Tensor, "batch rays colours"], opacity: Float[Tensor, "batch rays"], *, white_back: bool
+) -> Float[Tensor, "batch rays colours"]:
+    """Colours on a white or black background, from about [0, 1] to about [-1, 1]."""
     if white_back:
-        colour = colour + 1 - opacity[..., None]
-    return 2 * colour - 1
+        colours = colours + 1 - opacity[..., None]
+    return 2 * colours - 1
 
 
 def mean_depth(weights: Intervals, depths: Samples) -> Float[Tensor, "batch rays"]:
@@ -60,7 +62,8 @@ def march(
     Depth is clamped to the smallest and largest sample of the whole batch, as EG3D does.
     """
     weights = interval_weights(densities, depths)
-    colour = composite(colours, sample_weights(weights), weights.sum(-1), white_back=white_back)
+    colour = weighted_sum(sample_weights(weights), colours)
+    colour = on_background(colour, weights.sum(-1), white_back=white_back)
     return colour, mean_depth(weights, depths).clamp(depths.amin(), depths.amax()), weights
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from my3dgen.config import PriorConfig
 from my3dgen.prior.importance import importance_depths
-from my3dgen.prior.march import composite, interval_weights, mean_depth, sample_weights
+from my3dgen.prior.march import (
+    interval_weights,
+    mean_depth,
+    on_background,
+    sample_weights,
+    weighted_sum,
+)
 from my3dgen.prior.rays import Points, box_limits, filled_limits, stratified_depths
 
 Field = Callable[[Points], tuple[Float[Tensor, "batch points colours"], Float[Tensor, "batch points"]]]
@@ -67,12 +73,11 @@ def render_rays(
     near, far = _limits(origins, directions, config)
     size = sampling.rays_at_once or origins.shape[1]
     chunks = []
-    for start in range(0, origins.shape[1], size):
-        part = slice(start, start + size)
-        limits = [x[:, part] if isinstance(x, Tensor) else x for x in (near, far)]
-        chunks.append(
-            _render_chunk(field, origins[:, part], directions[:, part], *limits, config, sampling, rng)
-        )
+    for first in range(0, origins.shape[1], size):
+        part = slice(first, first + size)
+        start, end = (x[:, part] if isinstance(x, Tensor) else x for x in (near, far))
+        rays = origins[:, part], directions[:, part], start, end
+        chunks.append(_render_chunk(field, *rays, config, sampling, rng))
     if len(chunks) == 1:
         return chunks[0]
     return RenderedRays(
@@ -97,20 +102,23 @@ def _render_chunk(
     jitter = _jitter((*origins.shape[:2], sampling.coarse), origins, rng)
     depths = stratified_depths(near, far, jitter, disparity=config.disparity_space_sampling)
     colours, densities = _evaluate(field, origins, directions, depths)
+    passes = [colours]  # of the coarse and the fine samples
     if sampling.fine:
         u = _quantiles((*origins.shape[:2], sampling.fine), origins, rng)
         fine = importance_depths(depths, interval_weights(densities.detach(), depths), u)
         fine_colours, fine_densities = _evaluate(field, origins, directions, fine)
         depths = torch.cat([depths, fine], -1)
         densities = torch.cat([densities, fine_densities], -1)
-        colours = torch.cat([colours, fine_colours], -2)
+        passes.append(fine_colours)
     depths, order = depths.sort(dim=-1)
     weights = interval_weights(densities.gather(-1, order), depths)
     opacity = weights.sum(-1)
     # colours stay where they are: it is cheaper to bring the weights back to them
     back = torch.zeros_like(depths).scatter(-1, order, sample_weights(weights))
+    parts = back.split([colours.shape[2] for colours in passes], dim=-1)
+    colour = torch.stack([weighted_sum(*pair) for pair in zip(parts, passes, strict=True)]).sum(0)
     return RenderedRays(
-        colours=composite(colours, back, opacity, white_back=config.white_back),
+        colours=on_background(colour, opacity, white_back=config.white_back),
         depth=mean_depth(weights, depths),
         opacity=opacity,
         nearest=depths.amin(),

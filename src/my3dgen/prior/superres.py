@@ -55,7 +55,7 @@ class Superresolution(nn.Module):
                 align_corners=False,
                 antialias=self.antialias,
             )
-        x, image = features, features[:, :3]
+        x, image = features.contiguous(memory_format=torch.channels_last), features[:, :3]
         ws = w[:, None].expand(-1, 3, -1)
         # mode 'random' without a generator would not be repeatable
         noise = "const" if self.noise == "random" and rng is None else self.noise
