@@ -26,6 +26,9 @@ class Faces(Verb):
     background: Literal["keep", "white"] = "keep"
     """Keep it (priors on white use the masks), or paint it white for good."""
 
+    world: Literal["mini", "ffhq"] = "mini"
+    """Whose cameras: those of priors trained on synthetic heads, or on FFHQ with EG3D's labels."""
+
     def run(self) -> dict:
         """Write the album; returns counts and the photos left out."""
         from my3dgen.errors import UserError
@@ -46,6 +49,7 @@ class Faces(Verb):
             self.out,
             resolution=self.resolution,
             background=self.background,
+            world=self.world,
             others=others,
             say=say,
             draw=lambda images, captions: sheet(images, captions, cell=200),

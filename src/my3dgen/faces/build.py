@@ -17,6 +17,7 @@ from my3dgen.errors import PhotoError
 from my3dgen.faces.album import AlbumWriter
 from my3dgen.faces.align import cut, face_square, into_square, outside
 from my3dgen.faces.blendshapes import blendshapes
+from my3dgen.faces.canonical import World
 from my3dgen.faces.detect import detect
 from my3dgen.faces.landmarks import FIVE, landmarks_of_face
 from my3dgen.faces.photos import open_photo
@@ -33,7 +34,7 @@ from my3dgen.faces.quality import (
     same_photo,
     unclear_subject,
 )
-from my3dgen.faces.segment import person_mask
+from my3dgen.faces.segment import face_mask, person_mask
 from my3dgen.identity import FIVE as DLIB_FIVE
 from my3dgen.identity import load_identity
 
@@ -58,7 +59,11 @@ class Portrait:
 
 @torch.no_grad()
 def portrait(
-    photo: Image.Image, resolution: int = 512, background: Background = "keep", limits: Limits = LIMITS
+    photo: Image.Image,
+    resolution: int = 512,
+    background: Background = "keep",
+    world: World = "mini",
+    limits: Limits = LIMITS,
 ) -> Portrait:
     """The crop of one upright RGB photo. Raises PhotoError with the reason when it should be dropped."""
     small = photo.copy()
@@ -73,10 +78,10 @@ def portrait(
         raise PhotoError("no face found")
     five = points[list(FIVE), :2]
     # a camera's roll depends on the crop's place only a little: one correction levels it
-    pose = solve_pose(into_square(points[:, :2], face_square(five)))
+    pose = solve_pose(into_square(points[:, :2], face_square(five)), world)
     square = face_square(five, pose.roll)
     seen = into_square(points[:, :2], square)
-    pose = solve_pose(seen)
+    pose = solve_pose(seen, world)
     yaw, pitch = angles_from_camera(pose.camera[None])
     scale = photo.width / small.width
     square = square.scaled(scale)
@@ -87,8 +92,9 @@ def portrait(
     reason = reason_to_drop(found, limits)
     if reason:
         raise PhotoError(reason)
-    mask = Image.fromarray((person_mask(pixels(crop)[None])[0, 0] * 255).round().byte().numpy())
-    mask = Image.fromarray(np.minimum(np.asarray(mask), np.asarray(inside)))
+    mask = torch.maximum(person_mask(pixels(crop)[None])[0], face_mask(seen, resolution))[0]
+    levels = (mask * 255).round().byte().numpy()
+    mask = Image.fromarray(np.minimum(levels, np.asarray(inside)))
     if background == "white":
         crop = Image.composite(crop, Image.new("RGB", crop.size, "white"), mask)
     return Portrait(crop, mask, pose.camera, seen[list(DLIB_FIVE)], found, notes(found, resolution))
@@ -110,6 +116,7 @@ def make_album(
     *,
     resolution: int = 512,
     background: Background = "keep",
+    world: World = "mini",
     others: int = 0,
     say: Callable[[str], None] = lambda line: None,
     draw: Callable[[list[Image.Image], list[str]], Image.Image] | None = None,
@@ -142,7 +149,7 @@ def make_album(
             photo = None
             try:
                 photo = open_photo(path)
-                found = portrait(photo, resolution, background)
+                found = portrait(photo, resolution, background, world)
                 mark = fingerprint(found.image)
                 twin = next((name for name, other in prints if same_photo(mark, other)), None)
                 if twin:
@@ -162,6 +169,7 @@ def make_album(
         report = {
             "resolution": resolution,
             "background": background,
+            "world": world,
             "photos": len(kept) + len(dropped),
             "kept": kept,
             "dropped": dropped,

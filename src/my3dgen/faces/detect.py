@@ -60,16 +60,16 @@ def detect(image: Float[Tensor, "3 height width"], threshold: float = 0.5) -> li
     """
     height, width = image.shape[1:]
     side = max(height, width)
-    faces = _search(image, 0.0, 0.0, side, threshold)
+    faces = _search(image, (width - side) // 2, (height - side) // 2, side, threshold)
     if not faces:
         for part in (2, 3):
-            tile = side / part
-            steps = [tile / 2 * k for k in range(2 * part - 1)]
+            tile = side // part
+            steps = [tile * k // 2 for k in range(2 * part - 1)]
             found = [
                 face
                 for top, left in itertools.product(steps, steps)
                 if top < height and left < width
-                for face in _search(image, left, top, tile, max(threshold, 0.6))
+                for face in _search(image, left, top, tile, max(threshold, 0.75))
             ]
             faces = merge(found)
             if faces:
@@ -78,13 +78,11 @@ def detect(image: Float[Tensor, "3 height width"], threshold: float = 0.5) -> li
 
 
 def _search(
-    image: Float[Tensor, "3 height width"], left: float, top: float, side: float, threshold: float
+    image: Float[Tensor, "3 height width"], left: int, top: int, side: int, threshold: float
 ) -> list[Face]:
     """Faces in the square window at (left, top); what lies outside the image is black."""
     height, width = image.shape[1:]
-    if left == top == 0 and side == max(height, width):  # letterbox the whole picture
-        left, top = (width - side) / 2, (height - side) / 2
-    x0, y0, x1, y1 = round(left), round(top), round(left + side), round(top + side)
+    x0, y0, x1, y1 = left, top, left + side, top + side
     window = image[:, max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
     window = F.pad(window, (max(-x0, 0), max(x1 - width, 0), max(-y0, 0), max(y1 - height, 0)), value=-1.0)
     small = F.interpolate(window[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
@@ -93,7 +91,7 @@ def _search(
     chosen = scores > threshold
     numbers, scores = numbers[0, chosen].reshape(-1, 8, 2) / SIDE, scores[chosen]
     place = anchors()[chosen][:, None]
-    origin, scale = torch.tensor([x0, y0]), torch.tensor([x1 - x0, y1 - y0])
+    origin, scale = torch.tensor([x0, y0]), side
     centres = (numbers[:, :1] + place) * scale + origin
     half = numbers[:, 1:2] * scale / 2
     boxes = torch.cat([centres - half, centres + half], 1).reshape(-1, 4)

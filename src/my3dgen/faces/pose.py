@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from my3dgen.cameras import FOCAL, RADIUS
-from my3dgen.faces.canonical import canonical_face, pose_landmarks
+from my3dgen.faces.canonical import World, canonical_face, pose_landmarks
 
 FLIP = np.diag([1.0, -1.0, -1.0])  # world axes to those of the frontal camera
 
@@ -41,20 +41,27 @@ class Pose:
 
 
 @functools.cache
-def _points() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _points(world: World) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     indices, weights = pose_landmarks()
     roots = np.sqrt(weights.double().numpy())
-    return indices.numpy(), canonical_face()[indices].double().numpy(), roots / np.sqrt((roots**2).mean())
+    return (
+        indices.numpy(),
+        canonical_face(world)[indices].double().numpy(),
+        roots / np.sqrt((roots**2).mean()),
+    )
 
 
-def solve_pose(landmarks: Float[Tensor, "points 2"]) -> Pose:
-    """The camera of a square crop from its landmarks (at least 468) in [0, 1] of the picture."""
-    indices, world, weights = _points()
+def solve_pose(landmarks: Float[Tensor, "points 2"], world: World = "mini") -> Pose:
+    """The camera of a square crop from its landmarks (at least 468) in [0, 1] of the picture.
+
+    `world` says where a face's straight ahead is (see `my3dgen.faces.canonical`).
+    """
+    indices, points, weights = _points(world)
     seen = landmarks[torch.from_numpy(indices)].double().numpy()
 
     def residuals(guess: np.ndarray) -> np.ndarray:
         # rotation vector about the world's axes, then where the world's origin is for the camera
-        local = world @ (FLIP @ Rotation.from_rotvec(guess[:3]).as_matrix()).T + guess[3:]
+        local = points @ (FLIP @ Rotation.from_rotvec(guess[:3]).as_matrix()).T + guess[3:]
         error = local[:, :2] / local[:, 2:] * FOCAL + 0.5 - seen
         return (error * weights[:, None]).ravel()
 
@@ -66,5 +73,5 @@ def solve_pose(landmarks: Float[Tensor, "points 2"]) -> Pose:
     cam2world[:3, :3], cam2world[:3, 3] = rotation.T, centre * (RADIUS / distance)
     intrinsics = [FOCAL, 0, 0.5, 0, FOCAL, 0.5, 0, 0, 1]
     camera = torch.tensor([*cam2world.ravel().tolist(), *intrinsics], dtype=torch.float32)
-    error = math.sqrt(float((fit.fun**2).sum()) / len(world))
+    error = math.sqrt(float((fit.fun**2).sum()) / len(points))
     return Pose(camera, distance, error)

@@ -23,7 +23,7 @@ class Limits:
     """The landmark network's own doubt: below, it saw no face."""
     side: float = 128.0
     """Pixels of the photo across the crop: fewer show no likeness."""
-    sharpness: float = 0.02
+    sharpness: float = 0.12
     """See `sharpness`: less is a blur."""
     yaw: float = 60.0
     """Degrees to either side: beyond, half of the face is hidden."""
@@ -78,7 +78,7 @@ def reason_to_drop(measures: Measures, limits: Limits = LIMITS) -> str | None:
     if abs(m.pitch) > limits.pitch:
         return f"tilted too far ({abs(m.pitch):.0f} degrees, {limits.pitch:.0f} at most)"
     if m.sharpness < limits.sharpness:
-        return f"blurred (sharpness {m.sharpness:.3f}, {limits.sharpness:.3f} needed)"
+        return f"blurred (sharpness {m.sharpness:.2f}, {limits.sharpness:.2f} needed)"
     if m.blink > limits.blink:
         return "eyes closed"
     return None
@@ -100,8 +100,9 @@ def measure(
     crop: Image.Image, scores: Float[Tensor, "1 52"], yaw: float, pitch: float, side: float, outside: float
 ) -> Measures:
     """The measures of a crop; `yaw` and `pitch` in radians."""
-    pixels = np.asarray(crop.resize((256, 256), Image.Resampling.BOX), dtype=np.float64) / 255
-    face = pixels[64:208, 64:192]  # forehead to chin, cheek to cheek
+    # 128 pixels: finer detail is noise or compression as often as sharpness
+    pixels = np.asarray(crop.resize((128, 128), Image.Resampling.BOX), dtype=np.float64) / 255
+    face = pixels[32:104, 32:96]  # forehead to chin, cheek to cheek
     return Measures(
         yaw=math.degrees(yaw),
         pitch=math.degrees(pitch),
