@@ -144,7 +144,7 @@ def _cameras(seed: int, photos: int, seeds: list[int]) -> Float[Tensor, "photo 2
 
 
 def write_album(
-    folder: str | os.PathLike, truth: Truth, *, device: str = "cpu", supersampling: int = 2, quality: int = 88
+    folder: str | os.PathLike, truth: Truth, *, device: str = "cpu", supersampling: int = 2, quality: int = 84
 ) -> Path:
     """Render the planned photos as JPEG files and write the truth beside them.
 

@@ -44,7 +44,10 @@ class Mouth:
         self, still: Float[Tensor, "scene coarse 3"], acted: Float[Tensor, "scene coarse 3"]
     ) -> Float[Tensor, "scene mouthvertex 3"]:
         """Vertices of heads with (`acted`) and without (`still`) expression; the jaw moves the lower arch."""
-        arches = [self.upper @ still[:, self.upper_strip], self.lower @ acted[:, self.lower_strip]]
+        arches = [
+            _carried(self.upper, still[:, self.upper_strip]),
+            _carried(self.lower, acted[:, self.lower_strip]),
+        ]
         tongue = acted[:, self.tongue] + acted.new_tensor(TONGUE_SINKS)
         return torch.cat([*arches, tongue], 1)
 
@@ -91,6 +94,12 @@ def mouth_template(
 def _depth(points: Tensor, share: float) -> Tensor:
     """Distance behind the front teeth; teeth further back stay near the cheek and the light (`share`)."""
     return share * (points[:, 2].max() - points[:, 2])
+
+
+def _carried(follower: Tensor, strip: Tensor) -> Tensor:
+    # about the strip's middle: products of whole coordinates would be coarse in TF32
+    middle = strip.mean(1, keepdim=True)
+    return middle + follower @ (strip - middle)
 
 
 def _follower(points: Tensor, strip: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""Synthetic albums: planning, the truth beside them, and views of the truth."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from my3dgen.cameras import angles_from_camera, frontal_camera
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.synthetic.album import plan_album, read_truth, truth_views, write_album
+from my3dgen.synthetic.factors import FACTORS, PERFORMANCE, sample_factors
+from my3dgen.synthetic.imaging import photograph
+
+STRANGER = 1_000_000_007
+
+
+def test_plan() -> None:
+    truth = plan_album(STRANGER, 60)
+    assert truth == plan_album(STRANGER, 60)
+    assert sum(photo.held_out for photo in truth.photos) == 10
+    assert len({photo.name for photo in truth.photos}) == 60
+    assert len({photo.expression for photo in truth.photos if photo.held_out}) > 3
+    yaw, pitch = angles_from_camera(truth.cameras())
+    assert 0.5 < yaw.abs().max() <= math.radians(45) + 1e-5
+    assert yaw.mean().abs() < 0.1
+    assert pitch.abs().max() < 0.36
+
+
+def test_one_person_in_all_photos() -> None:
+    factors = plan_album(STRANGER, 5).factors()
+    person = sample_factors([STRANGER])
+    for block, place in FACTORS.items():
+        if block in PERFORMANCE:
+            assert factors[:, place].std(0).min() > 0
+        else:
+            assert torch.equal(factors[:, place], person[:, place].expand(5, -1))
+
+
+@pytest.mark.parametrize(("photos", "size", "seed"), [(0, 384, 0), (5, 100, 0), (5, 384, -1)])
+def test_plan_refuses(photos: int, size: int, seed: int) -> None:
+    with pytest.raises(UserError, match="choose"):
+        plan_album(seed, photos, size)
+
+
+def test_album_and_its_truth(tmp_path: Path) -> None:
+    planned = plan_album(STRANGER, 6, 64)
+    planned = type(planned)(planned.seed, planned.size, planned.photos[-2:])
+    folder = write_album(tmp_path / "album", planned)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["album"]
+    split = json.loads((folder / "split.json").read_text())
+    assert split == {"learn": ["photo04.jpg"], "held_out": ["photo05.jpg"]}
+    truth = read_truth(folder)
+    assert truth == planned
+    photo = truth.photos[0]
+    with Image.open(folder / "photos" / photo.name) as image:
+        taken = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
+    views = truth_views(truth, truth.cameras()[:1], photo=photo.name, size=64)
+    assert (views[0] - taken).square().mean() < 0.01  # blur, balance, noise and JPEG, nothing else
+    plain = truth_views(truth, frontal_camera(), size=64)
+    assert plain.shape == (1, 3, 64, 64)
+    assert (plain[:, :, 0, 0] > 0.99).all()
+    with pytest.raises(UserError, match="not empty"):
+        write_album(folder, planned)
+    with pytest.raises(UserError, match="not a photo"):
+        truth_views(truth, frontal_camera(), photo="nobody.jpg")
+
+
+def test_read_truth_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="missing"):
+        read_truth(tmp_path / "truth.json")
+    (tmp_path / "truth.json").write_text('{"seed": 1, "size": 64, "photos": [{"name": "a", "camera": [1]}]}')
+    with pytest.raises(FileFormatError, match="not the truth"):
+        read_truth(tmp_path)
+
+
+def test_photographs_keep_white_and_differ() -> None:
+    rgb, alpha = torch.ones(2, 3, 32, 32), torch.zeros(2, 1, 32, 32)
+    alpha[..., 8:24] = 1
+    rgb[..., 8:24] = 0.5
+    taken = photograph(rgb, alpha, [1, 2])
+    assert torch.equal(taken, photograph(rgb, alpha, [1, 2]))
+    assert (taken[..., :5] > 0.999).all()
+    person = taken[..., 10:22]
+    assert 0.003 < person.std((2, 3)).mean() < 0.03
+    assert (person.mean((2, 3)) - 0.5).abs().max() < 0.1
+    assert (person[0].mean((1, 2)) - person[1].mean((1, 2))).abs().max() > 0.002
