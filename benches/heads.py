@@ -1,4 +1,4 @@
-"""How fast are the synthetic heads? Milliseconds per stage, images per second, peak memory; and a sheet to look at.
+"""How fast are the synthetic heads? Milliseconds per stage, images per second, memory; and a sheet to see.
 
     python benches/heads.py --scenes 12 --views 3 --device cuda --sheet heads.png
 

@@ -74,7 +74,7 @@ def make_scalp(
     eye_height: float,
     strands: int = 10000,
 ) -> Scalp:
-    """Choose the roots, evenly over the skin where hair can grow; `barred` is 1 on ears and inside the head."""
+    """Choose the roots, evenly over the skin where hair grows; `barred` is 1 on ears and inside the head."""
     device = canonical.device
     points, facing, corners = canonical.cpu(), normals.cpu(), triangles.cpu()
     centre = torch.tensor([0.0, eye_height + 0.10, 0.12])
@@ -132,7 +132,7 @@ def _read(grid: Float[Tensor, "scene channel height width"], points: Tensor, cen
 
 @dataclass(frozen=True)
 class HairStyle:
-    """The bounded quantities that the hair factors stand for; every field is `scene`, lengths in decimetres."""
+    """The bounded quantities that the hair factors stand for, each `scene`; lengths in decimetres."""
 
     length: Tensor
     volume: Tensor
@@ -163,7 +163,7 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
     long = 0.32 + 1.0 * u["length"] + 1.15 * smoothstep(u["length"], 0.25, 0.9)
     curl = smoothstep(u["curl"], 0.35, 1.0) * (1 - 0.5 * u["straightness"])
     bald = male * smoothstep(u["coverage"] - 0.25 * age, 0.10, -0.06)
-    grey = smoothstep(age + 0.12 * f["grey"], 0.66, 1.0)
+    grey = smoothstep(age + 0.12 * f["grey"], 0.76, 1.06)
     melanin = torch.special.ndtr(block(factors, "skin")["melanin"])
     black = f["black"] + 2.4 * (melanin - 0.4)  # dark skin mostly comes with dark hair
     return HairStyle(
@@ -187,7 +187,7 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
 
 def _hair_colour(black: Tensor, red: Tensor, grey: Tensor) -> Float[Tensor, "scene 3"]:
     """Absorption by two melanins: smooth from blond over red and brown to black, then towards grey."""
-    dark = 0.16 + 4.0 * torch.sigmoid(1.4 * black + 0.35)  # optical depth of eumelanin
+    dark = 0.16 + 4.0 * torch.sigmoid(1.4 * black + 0.8)  # optical depth of eumelanin
     warm = 0.9 * torch.sigmoid(1.4 * red - 2.0)
     absorb = dark[:, None] * dark.new_tensor([0.80, 1.12, 1.50]) + warm[:, None] * dark.new_tensor(
         [0.0, 0.75, 1.3]
@@ -382,7 +382,7 @@ def fit_to_heads(
     scalp: Scalp, nodes: Float[Tensor, "scene strand node 3"], heads: Float[Tensor, "scene vertex 3"],
     canonical: Float[Tensor, "vertex 3"],
 ) -> Float[Tensor, "scene strand node 3"]:  # fmt: skip
-    """Carry canonical strands to neutral heads (same units): roots land on the skin, the rest follows smoothly."""
+    """Carry canonical strands to neutral heads: roots land on the skin, the rest follows smoothly."""
     scenes = len(heads)
     moved = (heads - canonical)[:, scalp.carriers]
     field = torch.einsum("kc,scx->sxk", scalp.spread, moved).view(scenes, 3, *_GRID)

@@ -1,4 +1,4 @@
-"""Common random numbers: one table of noise that every head reads, so that pictures stay functions of factors."""
+"""Common random numbers: every head reads the same noise, so that pictures are functions of factors."""
 
 import functools
 

@@ -57,9 +57,9 @@ def draw_triangles(
     `screen` is (x, y) in pixels, y down, and depth > 0; pixel centres lie at half-integers. Triangle t gets
     the number `first + t`. Writes into `buffer`.
     """
-    views, vertices = screen.shape[:2]
+    views = len(screen)
     corners = screen[:, triangles.reshape(-1)].view(views, -1, 3, 3)
-    x, y, z = corners.unbind(-1)
+    x, y, _ = corners.unbind(-1)
     area = (x[..., 1] - x[..., 0]) * (y[..., 2] - y[..., 0]) - (x[..., 2] - x[..., 0]) * (
         y[..., 1] - y[..., 0]
     )
@@ -109,7 +109,7 @@ def barycentric(
     pixel: Int[Tensor, " hit"],
     triangle: Int[Tensor, " hit"],
 ) -> tuple[Int[Tensor, "hit 3"], Float[Tensor, "hit 3"]]:
-    """The corners (numbers within one view's vertices) and perspective-correct weights behind each hit pixel."""
+    """The corners (vertices of one view) and perspective-correct weights behind each hit pixel."""
     corner = triangles[triangle]
     view = torch.div(pixel, size * size, rounding_mode="floor")
     inside = pixel - view * (size * size)
@@ -135,7 +135,8 @@ def draw_segments(
 ) -> None:
     """Draw poly-lines, one pixel wide and without gaps, as depth-tested points.
 
-    Segment s of strand i at u in [0, 1) gets the number first + ((i * segments + s) * STEPS + int(u * STEPS)).
+    Segment s of strand i at u in [0, 1) gets the number
+    first + ((i * segments + s) * STEPS + int(u * STEPS)).
     Segments of zero length draw nothing. Writes into `buffer`.
     """
     views, strands, nodes = screen.shape[:3]

@@ -21,7 +21,7 @@ class Views:
     rgb: UInt8[Tensor, "scene view 3 size size"]
     alpha: UInt8[Tensor, "scene view size size"]
     depth: Float[Tensor, "scene view 64 64"]
-    """Distance from the camera along the ray, mean over the covered part of the pixel; 0 where empty. float16."""
+    """float16: distance from the camera along the ray, mean over the covered part of the cell; 0 if empty."""
     parts: UInt8[Tensor, "scene view size size"]
     """0 background, 1 skin, 2 hair, 3 eye, 4 teeth and mouth, 5 cloth, 6 glasses, 7 lips, 8 brows."""
 
@@ -39,8 +39,9 @@ class _Rays:
         """Pixels (x right, y down) and depth."""
         # plain products, not a matrix product: that may run in TF32, which is too coarse for a z-buffer
         shape = (-1, *[1] * (points.dim() - 2))
-        offset = (points - self.origin.view(*shape, 3)).unbind(-1)
-        turned = [sum(offset[k] * self.rotation[:, k, i].view(shape) for k in range(3)) for i in range(3)]
+        x, y, z = (points - self.origin.view(*shape, 3)).unbind(-1)
+        axes = self.rotation.reshape(-1, 9, *shape[1:]).unbind(1)
+        turned = [x * axes[i] + y * axes[3 + i] + z * axes[6 + i] for i in range(3)]
         place = [
             (turned[i] / turned[2] * self.focal[:, i].view(shape) + self.centre[:, i].view(shape)) * size
             for i in (0, 1)
@@ -122,7 +123,9 @@ def _shade(
         corner, weight = rasterise.barycentric(screen, kit.triangles, size, pixel, primitive[pixel])
         index = corner + scene[:, None] * scenes.points.shape[1]
         flat = scenes.attributes.view(-1, scenes.attributes.shape[-1])
-        attributes = sum(flat[index[:, k]] * weight[:, k, None] for k in range(3))
+        attributes = flat[index[:, 0]] * weight[:, :1]
+        for k in (1, 2):
+            attributes = torch.addcmul(attributes, flat[index[:, k]], weight[:, k, None])
         if eyes:
             colour[pixel] = shade_eyes(scenes, scene, attributes, toward)
             label[pixel] = EYE_PART
@@ -157,8 +160,8 @@ def _read_strands(strands: StrandSet, scene: Tensor, number: Tensor) -> tuple[Te
 
 
 def _develop(
-    scenes: Scenes, rays: _Rays, per_scene: int, size: int, supersampling: int, buffer: Tensor, colour: Tensor,
-    label: Tensor,
+    scenes: Scenes, rays: _Rays, per_scene: int, size: int, supersampling: int,
+    buffer: Tensor, colour: Tensor, label: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Filter to the picture's size, expose, tone-map, lay on white."""
     views, fine = len(rays.origin), size * supersampling

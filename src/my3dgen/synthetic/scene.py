@@ -84,7 +84,7 @@ class Scenes:
     kit: Kit
     points: Float[Tensor, "scene vertex 3"]
     attributes: Float[Tensor, "scene vertex channel"]
-    """Per vertex, see `CHANNELS`; `canonical` is the eye-ball's own direction for eyes, `albedo` their lids."""
+    """Per vertex, see `CHANNELS`. On eyes `canonical` is the ball's own direction and `albedo` their lids."""
     hair: StrandSet
     fine: StrandSet
     centre: Float[Tensor, "scene 3"]
@@ -334,7 +334,7 @@ def _lit_strands(
     nodes: Tensor, maps: ShadowMaps, light: Light, centre: Tensor
 ) -> Float[Tensor, "scene strand node 6"]:
     """Irradiance and lamp visibility at every node; the shape of the whole head of hair shades it too."""
-    scenes, strands, count = nodes.shape[:3]
+    scenes, strands = nodes.shape[:2]
     along = F.normalize(_tangents(nodes)[:, :, ::_STRIDE], dim=-1).flatten(1, 2)
     flat = nodes[:, :, ::_STRIDE].flatten(1, 2)
     free = visibility(maps, flat)

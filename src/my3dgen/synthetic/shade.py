@@ -43,7 +43,6 @@ def shade_surface(
     bare = is_skin * (1 - cloth)
 
     # albedo: freckles, moles, mottling, furrows, lips, stubble, brows
-    light_skin = per(1 - 0.6 * p.skin.melanin)
     albedo = albedo * (1 + (0.045 * detail["mottle"] * bare)[:, None] * albedo.new_tensor([0.7, 1.0, 1.1]))
     spot = 0.42 * per(p.skin.freckles) * detail["freckle"] * bare
     mole = (0.75 * smoothstep(detail["mole"] - (1 - per(p.skin.moles)), 0.0, 0.3)) * bare
@@ -96,7 +95,6 @@ def shade_surface(
     label = torch.where(lips > 0.5, LIPS, label)
     label = torch.where(brow > 0.35, BROWS, label)
     label = torch.where(cloth > 0.5, CLOTH, label)
-    inner = scenes.kit.where.inner_mouth  # noqa: F841  (kept with the mesh; see `material`)
     label = torch.where(material == MOUTH, TEETH, label)
     return result, torch.where(material == GLASSES, GLASSES_PART, label)
 
@@ -187,7 +185,7 @@ def shade_strands(
     gloss: Float[Tensor, " pixel"],
     toward_camera: Float[Tensor, "pixel 3"],
 ) -> Float[Tensor, "pixel 3"]:
-    """Hair fibres after Kajiya and Kay: a white and a coloured highlight across the strand, light shining through."""
+    """Fibres after Kajiya and Kay: a white and a coloured highlight, and light that shines through."""
     along = F.normalize(along, dim=1)
     direction, lamp = scenes.light.direction[scene], scenes.light.colour[scene]
     tl = (direction * along[:, None]).sum(2)

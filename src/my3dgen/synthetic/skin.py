@@ -173,7 +173,7 @@ def _scatter(asset: HeadAsset, values: Tensor, into: Tensor) -> Tensor:
 
 
 def _furrows(x: Tensor, y: Tensor, z: Tensor, ex: float, ey: float, my: float, noise: Tensor) -> Tensor:
-    """Height (negative) of the lines that age deepens: forehead, frown, crow's feet, under the eye, cheeks."""
+    """Height (negative) of the lines that age deepens: forehead, frown, crow's feet, eyes, cheeks."""
     ax, n0, n1, n2 = x.abs(), noise[:, 0].view_as(x), noise[:, 1].view_as(x), noise[:, 2].view_as(x)
     total = torch.zeros_like(x)
     for k, height in enumerate((0.335, 0.42, 0.505, 0.59)):

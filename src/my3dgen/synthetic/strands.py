@@ -1,4 +1,4 @@
-"""Short hair that sits on the moving face: brows, lashes and beard. One fixed set of strands for every head."""
+"""Short hair on the moving face: brows, lashes and beard. One fixed set of strands for every head."""
 
 from dataclasses import dataclass
 
@@ -115,7 +115,7 @@ class Facial:
 def grow(
     root: Tensor, direction: Tensor, bend: Tensor, length: Tensor, nodes: int = NODES
 ) -> Float[Tensor, "scene strand node 3"]:
-    """Poly-lines from roots: `direction` turns by `bend` at each node; `length` is that of the whole strand."""
+    """Poly-lines from roots: `direction` turns by `bend` at each node; `length` is the whole strand's."""
     at, line = root, [root]
     for _ in range(nodes - 1):
         at = at + F.normalize(direction, dim=-1) * (length / (nodes - 1))[..., None]
@@ -193,8 +193,9 @@ def beard_style(
 
 
 def grow_beard(
-    roots: Roots, beard: Beard, where: Regions, mouth: Float[Tensor, "3"], skin: Float[Tensor, "scene vertex 3"],
-    normals: Float[Tensor, "scene vertex 3"], hair: Float[Tensor, "scene 3"],
+    roots: Roots, beard: Beard, where: Regions, mouth: Float[Tensor, "3"],
+    skin: Float[Tensor, "scene vertex 3"], normals: Float[Tensor, "scene vertex 3"],
+    hair: Float[Tensor, "scene 3"],
 ) -> Facial:  # fmt: skip
     """Beard and moustache strands."""
     root, normal = roots.on(skin), roots.on(normals)
@@ -222,8 +223,8 @@ def grow_beard(
 
 
 def grow_lashes(
-    strips: Float[Tensor, "scene lash 4 3"], upper: Float[Tensor, " lash"], factors: Float[Tensor, "scene factors"],
-    each: int = 4,
+    strips: Float[Tensor, "scene lash 4 3"], upper: Float[Tensor, " lash"],
+    factors: Float[Tensor, "scene factors"], each: int = 4,
 ) -> Facial:  # fmt: skip
     """`each` lashes per quad of the strips, from root to part of the way to the tip."""
     f = block(factors, "lash")
