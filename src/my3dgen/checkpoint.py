@@ -24,7 +24,7 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def fingerprint(*parts: Tensor | str | int | float | None | Mapping | list | tuple) -> str:
+def fingerprint(*parts: Tensor | str | int | float | Mapping | list | tuple | None) -> str:
     """A short name for exactly this input: equal parts, equal name. Tensors count bit by bit."""
     digest = hashlib.sha256()
     for part in parts:
@@ -68,3 +68,19 @@ def load_checkpoint(path: Path, belongs_to: str) -> Checkpoint | None:
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError):
         say(f"{path.name} is damaged; starting anew")
         return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as tensors to save. Leaves that had no gradient yet have none."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": tensor for i, entry in state.items() for key, tensor in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put saved state back into an optimiser of the same leaves."""
+    whole = optimizer.state_dict()
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            whole["state"].setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict(whole)

@@ -21,7 +21,9 @@ def on_white(images: Images, masks: Weights) -> Images:
     return masks * images + (1 - masks)
 
 
-def shrink(images: Float[Tensor, "batch channels height width"], size: int) -> Float[Tensor, "batch channels size size"]:
+def shrink(
+    images: Float[Tensor, "batch channels height width"], size: int
+) -> Float[Tensor, "batch channels size size"]:
     """Square pictures at another size, smoothed first when that is smaller (EG3D spec 5.6: antialiased)."""
     if images.shape[-1] == size:
         return images
@@ -59,4 +61,3 @@ def gradient_error(images: Images, targets: Images, weights: Weights, scales: in
         total = total + (across * weights[..., 1:]).mean(dim=(1, 2, 3))
         total = total + (down * weights[..., 1:, :]).mean(dim=(1, 2, 3))
     return total
-

@@ -1,0 +1,175 @@
+"""Photos to latents, the generator frozen: the anchors of a person.
+
+All photos of an album show one person. So one common latent is fitted to all of them first, with one
+set of planes for many cameras; every photo then starts from there and needs only a few steps more.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from my3dgen.anchors import Anchors
+from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from my3dgen.faces.album import Album
+from my3dgen.fit import Stage, fit
+from my3dgen.latents import WSpace, latent_statistics
+from my3dgen.lora import Adapter
+from my3dgen.perceptual import load_perceptual
+from my3dgen.prior.store import Prior
+from my3dgen.progress import track
+from my3dgen.targets import targets_of
+
+Quality = Literal["draft", "standard", "max"]
+FEW = 4  # photos; fewer do not pay for a common latent
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertConfig:
+    """How photos are inverted. A step is one photo seen once, forward and backward."""
+
+    space: Literal["w", "w+"] = "w"
+    """One vector for all layers, or one a layer: nearer to the photo, less so from other sides."""
+    common_steps: int = 40
+    """Steps that fit one latent to the whole album (not for fewer than 4 photos)."""
+    coarse_steps: int = 8
+    """Steps a photo on a quarter of the rays."""
+    fine_steps: int = 3
+    """Steps a photo on all rays, with the perceptual distance."""
+    alone_factor: int = 6
+    """A photo without a common start takes this many times the steps."""
+    perceptual: float = 0.1
+    """Weight of the perceptual distance."""
+    rate: float = 0.15
+    """Learning rate in units of the prior's standard deviation."""
+    cameras: bool = True
+    """Whether cameras are corrected a little, too."""
+    batch: int = 4
+    """Photos at once."""
+    seed: int = 0
+
+
+QUALITIES: dict[Quality, InvertConfig] = {
+    "draft": InvertConfig(common_steps=24, coarse_steps=4, fine_steps=1),
+    "standard": InvertConfig(),
+    "max": InvertConfig(common_steps=100, coarse_steps=60, fine_steps=40, alone_factor=3),
+}
+
+
+def invert(
+    prior: Prior,
+    album: Album,
+    config: InvertConfig = QUALITIES["standard"],
+    adapter: Adapter | None = None,
+    *,
+    unfinished: Path | None = None,
+) -> Anchors:
+    """One latent and one corrected camera per photo of an album of one person, on the CPU.
+
+    `unfinished` is a file for work under way: an interrupted call continues from it and comes to
+    the same result; it is left for the caller to delete. Raises UserError for an album without photos
+    or when the optimisation diverges.
+    """
+    generator, config_of_prior = prior.generator, prior.config
+    targets = targets_of(album, config_of_prior, generator.w_avg.device)
+    statistics = latent_statistics(generator)
+    perceptual = load_perceptual("squeeze-feat", targets.images.device) if config.perceptual else None
+    few = len(targets) < FEW
+    stages = stages_of(prior, config, config.alone_factor if few else 1)
+    chunks = chunked(len(targets), config.batch)
+
+    belongs = fingerprint(
+        "invert",
+        prior.sha256,
+        asdict(config),
+        *(adapter.tensors.values() if adapter else ()),
+        targets.images,
+        targets.masks,
+        targets.cameras,
+    )
+    kept = load_checkpoint(unfinished, belongs) if unfinished else None
+    found = dict(kept.tensors) if kept else {}
+
+    def keep(tensors: dict[str, Tensor]) -> None:
+        found.update(tensors)
+        if unfinished:
+            save_checkpoint(unfinished, belongs, found, {})
+
+    todo = [n for n in range(len(chunks)) if f"ws.{n}" not in found]
+    common = 0 if few or "common.u" in found else config.common_steps
+    tick = ticker(common + len(todo) * sum(s.steps for s in stages), f"inverting {len(targets)} photos")
+
+    if few:
+        start, moves = statistics.mean.new_zeros(1, config_of_prior.w_dim), None
+    else:
+        if common:
+            space = WSpace(
+                statistics,
+                config_of_prior.num_ws,
+                statistics.mean.new_zeros(1, config_of_prior.w_dim),
+                rate=config.rate,
+            )
+            together = fit(
+                generator,
+                space,
+                targets,
+                range(len(targets)),
+                [replace(stages[0], steps=common)],
+                adapter=adapter,
+                move_cameras_too=config.cameras,
+                together=config.batch,
+                rng=torch.Generator().manual_seed(config.seed),
+                on_step=tick,
+            )
+            keep({"common.u": space.u.detach()[:, 0], "common.moves": together.moves})
+        start, moves = found["common.u"].to(targets.images), found["common.moves"].to(targets.images)
+
+    for number in todo:
+        photos = chunks[number]
+        result = fit(
+            generator,
+            WSpace(
+                statistics,
+                config_of_prior.num_ws,
+                start.expand(len(photos), -1),
+                plus=config.space == "w+",
+                rate=config.rate,
+            ),
+            targets,
+            photos,
+            stages,
+            adapter=adapter,
+            perceptual=perceptual,
+            moves=None if moves is None else moves[list(photos)],
+            move_cameras_too=config.cameras,
+            on_step=tick,
+        )
+        keep({f"ws.{number}": result.ws, f"cameras.{number}": result.cameras})
+    ws, cameras = (
+        torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(chunks))]) for n in ("ws", "cameras")
+    )
+    return Anchors(ws, cameras, targets.names)
+
+
+def stages_of(prior: Prior, config: InvertConfig, factor: int = 1) -> list[Stage]:
+    """The coarse and the fine steps of one photo. Half the samples are enough to steer by."""
+    rays, samples = prior.config.neural_rendering_resolution, max(4, prior.config.depth_resolution // 2)
+    return [
+        Stage(config.coarse_steps * factor, rays // 2, samples),
+        Stage(config.fine_steps * factor, rays, samples, config.perceptual),
+    ]
+
+
+def chunked(count: int, size: int) -> list[Sequence[int]]:
+    """The numbers below `count` in runs of `size`."""
+    return [range(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def ticker(total: int, description: str) -> Callable[[], object]:
+    """A bar of `total` ticks; call what is returned once a tick."""
+    bar = track(range(total), description)
+    next(bar, None)  # draws the empty bar
+    return lambda: next(bar, None)
