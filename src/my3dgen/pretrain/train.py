@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ class TrainConfig:
     """Learning rate of the generator."""
     encoder_rate: float = 5e-4
     """Learning rate of the encoder."""
-    mapping_rate: float = 0.04
+    mapping_rate: float = 0.06
     """Learning rate of the mapping, whose stored weights are 100 times larger."""
     discriminator_rate: float = 2e-3
     """Learning rate of the discriminator."""
@@ -65,7 +65,9 @@ class TrainConfig:
     """Steps of linear warm-up after a start without optimiser moments."""
     penalty_every: int = 16
     """Steps between gradient penalties."""
-    average_images: int = 10_000
+    save_every: float = 240.0
+    """Seconds between saves."""
+    average_images: int = 20_000
     """Half-life of the running averages, images."""
     clip: float = 50.0
     """Limit on the norm of the generator's gradient."""
@@ -220,7 +222,8 @@ class _Run:
         self._render(config.first_render, config.heads)
         images = config.batch * self.ranks.size
         decay = 0.5 ** (images / config.average_images)
-        refreshed, logged, step = time.monotonic(), time.monotonic(), 0
+        refreshed = logged = saved = time.monotonic()
+        step = 0
         figures: dict[str, float] = {}
         sums: dict[str, Tensor] = {}
         since = 0
@@ -250,11 +253,19 @@ class _Run:
             if agree_due(time.monotonic() - refreshed > config.refresh_every, step, self.ranks):
                 self._render(config.refresh_render)
                 refreshed = logged = time.monotonic()
-        progress.seconds += time.monotonic() - self.started
+            if agree_due(time.monotonic() - saved > config.save_every, step, self.ranks):
+                self._save()
+                saved = logged = time.monotonic()
+        self._save()
         if self.ranks.leads:
-            state.save(self.folder, self.networks, progress, self.optimizers, full=True)
             figures |= self._look("last")
         return figures | asdict(progress)
+
+    def _save(self) -> None:
+        spent = time.monotonic() - self.started
+        if self.ranks.leads:
+            progress = replace(self.progress, seconds=self.progress.seconds + spent)
+            state.save(self.folder, self.networks, progress, self.optimizers, full=True)
 
     def _step(self, adversarial: bool) -> dict[str, Tensor]:
         config, batch = self.config, self.pool.draw(self.config.batch, self.rng)
