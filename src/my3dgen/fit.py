@@ -65,7 +65,7 @@ def fit(
     move_cameras_too: bool = True,
     together: int | None = None,
     rng: torch.Generator | None = None,
-    on_step: Callable[[], None] = lambda: None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> Fit:
     """Fit the `space` to the photos numbered `photos`, one latent each.
 
@@ -91,14 +91,9 @@ def fit(
                 group["lr"] = group["rate"] * projector_ramp(step, total)
             with mixed_precision(start.device):
                 ws = space.ws()
-                volume = generator.volume(
-                    generator.planes(ws, adapter),
-                    move_cameras(start[chosen], moves[chosen]),
-                    sampling=Sampling(stage.samples, stage.samples),
-                    resolution=stage.rays,
-                )
-            raw = volume.features[:, :3].float()
-            losses = _distance(raw, targets, index[chosen], stage, perceptual)
+                cameras = move_cameras(start[chosen], moves[chosen])
+                raw = seen(generator, generator.planes(ws, adapter), cameras, stage)
+            losses = distance(raw, targets, index[chosen], stage, perceptual)
             penalty = space.strain().sum() * len(chosen) / len(ws)
             penalty = penalty + CAMERA_WEIGHT * moves[chosen].square().sum()
             objective = losses.sum() + penalty
@@ -119,13 +114,25 @@ def fit(
         )
 
 
-def _distance(
+def seen(
+    generator: Generator,
+    planes: Float[Tensor, "planes 3 features side side"],
+    cameras: Float[Tensor, "batch 25"],
+    stage: Stage,
+) -> Float[Tensor, "batch 3 r r"]:
+    """The raw pictures of a stage."""
+    sampling = Sampling(stage.samples, stage.samples)
+    return generator.volume(planes, cameras, sampling=sampling, resolution=stage.rays).features[:, :3].float()
+
+
+def distance(
     raw: Float[Tensor, "batch 3 r r"],
     targets: Targets,
     index: Tensor,
     stage: Stage,
-    perceptual: Perceptual | None,
+    perceptual: Perceptual | None = None,
 ) -> Float[Tensor, " batch"]:
+    """How far raw pictures are from the photos numbered `index`, by a stage's measure."""
     photos, weights = (x[index] for x in targets.at(stage.rays))
     loss = absolute_error(raw, photos, weights) + 0.5 * gradient_error(raw, photos, weights)
     if perceptual is not None and stage.perceptual > 0:

@@ -1,7 +1,8 @@
-"""Photos to latents, the generator frozen: the anchors of a person.
+"""Photos to latents, the generator frozen: the anchors of a new person, or a place among a person's own.
 
 All photos of an album show one person. So one common latent is fitted to all of them first, with one
 set of planes for many cameras; every photo then starts from there and needs only a few steps more.
+A photo that is placed among a person's anchors starts from those that look like it.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,21 +11,25 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
-from my3dgen.fit import Stage, fit
-from my3dgen.latents import WSpace, latent_statistics
+from my3dgen.fit import Stage, distance, fit, seen
+from my3dgen.latents import AlphaSpace, WSpace, latent_statistics
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
+from my3dgen.person import Person
+from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.progress import track
 from my3dgen.targets import targets_of
 
 Quality = Literal["draft", "standard", "max"]
 FEW = 4  # photos; fewer do not pay for a common latent
+PLACE_FACTOR = 2  # steps of a photo that starts from a mixture of anchors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,9 @@ def invert(
 
     todo = [n for n in range(len(chunks)) if f"ws.{n}" not in found]
     common = 0 if few or "common.u" in found else config.common_steps
-    tick = ticker(common + len(todo) * sum(s.steps for s in stages), f"inverting {len(targets)} photos")
+    each = sum(stage.steps for stage in stages)
+    total = common + each * sum(len(chunks[n]) for n in todo)
+    tick = ticker(total, f"inverting {len(targets)} photos")
 
     if few:
         start, moves = statistics.mean.new_zeros(1, config_of_prior.w_dim), None
@@ -145,13 +152,96 @@ def invert(
             perceptual=perceptual,
             moves=None if moves is None else moves[list(photos)],
             move_cameras_too=config.cameras,
-            on_step=tick,
+            on_step=lambda count=len(photos): [tick() for _ in range(count)],
         )
         keep({f"ws.{number}": result.ws, f"cameras.{number}": result.cameras})
     ws, cameras = (
         torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(chunks))]) for n in ("ws", "cameras")
     )
     return Anchors(ws, cameras, targets.names)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Photos in a person's alpha-space."""
+
+    ws: Float[Tensor, "batch num_ws w_dim"]
+    cameras: Float[Tensor, "batch 25"]
+    alphas: Float[Tensor, "batch num_ws anchors"]
+    """Weights of the anchors in every layer; each row sums to 1."""
+    names: tuple[str, ...]
+
+
+def place(
+    prior: Prior,
+    person: Person,
+    album: Album,
+    config: InvertConfig = QUALITIES["standard"],
+    *,
+    beta: float | None = 0.03,
+) -> Placed:
+    """Photos in the dilated hull of a person's anchors (EG3D spec 5.8), rendered with the adapter.
+
+    `beta` is how far outside the hull a weight may lie, None for anywhere. With `config.space` "w+"
+    every layer has weights of its own. Raises PriorMismatchError for a person of another prior, and
+    UserError as `invert`.
+    """
+    person.check_prior(prior)
+    generator, device = prior.generator, prior.generator.w_avg.device
+    targets = targets_of(album, prior.config, device)
+    adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
+    perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
+    stages = stages_of(prior, config, PLACE_FACTOR)
+    tick = ticker(len(targets) * sum(s.steps for s in stages), f"inverting {len(targets)} photos")
+    distances = anchor_distances(generator, adapter, anchors, targets, stages[0])
+    results, alphas = [], []
+    for photos in chunked(len(targets), config.batch):
+        space = AlphaSpace(
+            anchors, nearest_anchors(distances[list(photos)]), beta=beta, plus=config.space == "w+"
+        )
+        found = fit(
+            generator,
+            space,
+            targets,
+            photos,
+            stages,
+            adapter=adapter,
+            perceptual=perceptual,
+            move_cameras_too=config.cameras,
+            on_step=lambda count=len(photos): [tick() for _ in range(count)],
+        )
+        results.append(found)
+        alphas.append(space.alphas().detach())
+    ws, cameras = torch.cat([r.ws for r in results]), torch.cat([r.cameras for r in results])
+    return Placed(ws.cpu(), cameras.cpu(), torch.cat(alphas).cpu(), targets.names)
+
+
+@torch.no_grad()
+def anchor_distances(
+    generator: Generator,
+    adapter: Adapter | None,
+    anchors: Float[Tensor, "anchors num_ws w_dim"],
+    targets: Targets,
+    stage: Stage,
+) -> Float[Tensor, "photos anchors"]:
+    """How unlike each photo every anchor looks through the photo's camera."""
+    columns = []
+    for anchor in anchors.split(1):
+        planes = generator.planes(anchor, adapter)
+        rows = [
+            distance(
+                seen(generator, planes, targets.cameras[i : i + 1], stage), targets, torch.tensor([i]), stage
+            )
+            for i in range(len(targets))
+        ]
+        columns.append(torch.cat(rows))
+    return torch.stack(columns, 1)
+
+
+def nearest_anchors(distances: Float[Tensor, "photos anchors"]) -> Float[Tensor, "photos anchors"]:
+    """Weights, summing to 1, that fall off with an anchor's distance in each photo's own scale."""
+    above = distances - distances.amin(1, keepdim=True)
+    return torch.softmax(-4 * above / above.mean(1, keepdim=True).clamp_min(1e-8), 1)
 
 
 def stages_of(prior: Prior, config: InvertConfig, factor: int = 1) -> list[Stage]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from my3dgen.cameras import orbit
+from my3dgen.cameras import mirror_camera, orbit
 from my3dgen.identity import load_identity
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
@@ -41,9 +41,6 @@ def identity_and_symmetry(
         images = generator.synthesis(ws, cameras, adapter).image.clamp(-1, 1)
         if not mirrored:
             return network.embed(images, cameras)
-        # a mirrored picture of the left is a picture from the right
-        from my3dgen.cameras import mirror_camera
-
         return network.embed(images.flip(3), mirror_camera(cameras))
 
     def terms(step: int, numbers: Tensor) -> Tensor:

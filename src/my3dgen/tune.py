@@ -31,7 +31,7 @@ BETAS = (0.0, 0.992)  # EG3D spec 5.6
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """The loop's dials. The loss is the spec's (5.6): squared error and perceptual distance, at both sizes."""
+    """The loop's dials. The loss is that of EG3D spec 5.6: squared error and perceptual distance."""
 
     steps: int = 400
     batch: int = 1
