@@ -104,6 +104,7 @@ FILES: dict[str, bytes] = {
     "torch.load": call("torch", "load", b"(" + text("x") + b"t"),
     "torch.hub.load": call("torch.hub", "load", b"(" + text("x/y") + text("z") + b"t"),
     "runpy through a dotted name": call("torch._utils", "sys.modules", b")"),
+    "a name with terminal codes": b"\x80\x04" + text("a\x1b[2J\n") + text("b") + b"\x93.",
     "training class outside its package": call("training.triplane.os", "system.x", b")"),
     "a stack of names": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x01a\x85R.",
     "extension registry": b"\x80\x04\x82\x01.",
@@ -156,6 +157,9 @@ FILES: dict[str, bytes] = {
     ),
     "zip without its storage": torch_zip().replace(b"data/0", b"data/9"),
     "zip that is cut": torch_zip()[:-40],
+    "zip with a large directory": torch_zip().replace(
+        b"PK\x05\x06", bytes(5 << 20) + b"PK\x05\x06"
+    )[:-10] + struct.pack("<IIH", 5 << 20, 0, 0),
     "zip of nothing": b"PK\x03\x04" + bytes(100),
     # not checkpoints
     "empty": b"",
@@ -202,7 +206,7 @@ def main() -> int:
             # the first attempt brings in the libraries, which is not the file's doing
             cheap = data == b"" or (seconds < 5 and memory < 100)
             harmed = [p.name for p in Path(folder).iterdir()] != [path.name]
-            good = line is not None and "\n" not in line and cheap and not harmed
+            good = line is not None and line.isprintable() and cheap and not harmed
             failures += not good
             shown = (line or "LET IN").replace(f"{path}: ", "")
             print(f"{'ok ' if good else 'BAD'} {seconds:5.2f} s {memory:6.1f} MiB  {title}: {shown}")

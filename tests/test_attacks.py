@@ -53,7 +53,7 @@ def test_damaged_files_never_surprise(tmp_path, zipped):
     torch.save({"G_ema": {"a.weight": torch.ones(3, 2)}}, path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     refused = 0
-    for round in range(400):
+    for round in range(200):
         data = bytearray(whole)
         for _ in range(rng.choice([1, 1, 3])):
             data[rng.randrange(len(data))] = rng.randrange(256)
@@ -63,4 +63,15 @@ def test_damaged_files_never_surprise(tmp_path, zipped):
         except FileFormatError as refusal:
             refused += 1
             assert "\n" not in str(refusal)
-    assert refused > 100
+    assert refused > 50
+
+
+def test_not_even_opened(tmp_path):
+    with pytest.raises(FileFormatError, match="is not a file"):
+        read_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "absent")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(FileFormatError, match=r"3\.0 GiB; checkpoints up to 2 GiB"):
+        read_checkpoint(tmp_path / "huge")

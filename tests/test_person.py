@@ -214,7 +214,7 @@ def test_edited_card(tmp_path, person, change, message):
 def test_a_card_that_is_not_an_object(tmp_path, person, text):
     path = person.save(tmp_path / "p.safetensors")
     save_file(load_file(path), path, {"my3dgen": text})
-    refused(path, "not JSON|card of format")
+    refused(path, r"not JSON|card of format")
 
 
 def test_flipped_bytes_never_surprise(tmp_path, prior, person):

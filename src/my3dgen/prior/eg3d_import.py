@@ -10,6 +10,7 @@ from my3dgen.config import PRESETS, PriorConfig
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.prior.checkpoint_file import read_checkpoint
 from my3dgen.prior.eg3d_config import derive_config
+from my3dgen.prior.inert_pickle import one_line
 from my3dgen.prior.snapshot import Snapshot, merged_tensors, take_snapshot
 from my3dgen.prior.store import check_new_name, generator_shapes, write_prior
 
@@ -52,7 +53,7 @@ def import_checkpoint(
         check_shapes(snapshot, config)
         merged = merged_tensors(snapshot, lora_alpha)
     except FileFormatError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {one_line(error)}") from None
     tensors = {key: tensor for key, tensor in merged.items() if key not in UNUSED}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

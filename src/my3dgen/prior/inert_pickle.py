@@ -252,6 +252,11 @@ def plain_key(key: Any) -> Any:
     return key
 
 
+def one_line(text: object) -> str:
+    """A message with a stranger's words in it, safe to print: one line of printable characters."""
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:500])
+
+
 def shown(value: Any) -> str:
     """A short, one-line name of a value for error messages."""
     return value.name if isinstance(value, Global) else f"a {type(value).__name__}"

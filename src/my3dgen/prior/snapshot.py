@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from my3dgen.errors import FileFormatError
-from my3dgen.prior.checkpoint_file import TensorData
 from my3dgen.prior.inert_pickle import Record
+from my3dgen.prior.inert_tensors import TensorData
 
 MAX_DEPTH = 24
 MAX_ENTRIES = 4096
