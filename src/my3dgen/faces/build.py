@@ -31,8 +31,8 @@ from my3dgen.faces.quality import (
     notes,
     odd_ones,
     reason_to_drop,
+    rivals,
     same_photo,
-    unclear_subject,
 )
 from my3dgen.faces.segment import face_mask, person_mask
 from my3dgen.identity import FIVE as DLIB_FIVE
@@ -70,12 +70,14 @@ def portrait(
     small.thumbnail((ANALYSIS, ANALYSIS), reducing_gap=2.0)
     image = pixels(small)
     faces = detect(image)
-    reason = unclear_subject(faces, limits)
-    if reason:
-        raise PhotoError(reason)
-    points, presence = landmarks_of_face(image, faces[0])
-    if presence < limits.presence:
+    # the detector also finds faces in cloth and cats; the landmark network tells
+    candidates = [landmarks_of_face(image, face) for face in faces[:1] + rivals(faces, limits)]
+    real = [points for points, presence in candidates if presence > limits.presence]
+    if not real:
         raise PhotoError("no face found")
+    if len(real) > 1:
+        raise PhotoError(f"{len(real)} faces of similar size; crop it to one person")
+    points = real[0]
     five = points[list(FIVE), :2]
     # a camera's roll depends on the crop's place only a little: one correction levels it
     pose = solve_pose(into_square(points[:, :2], face_square(five)), world)

@@ -23,7 +23,7 @@ class Limits:
     """The landmark network's own doubt: below, it saw no face."""
     side: float = 128.0
     """Pixels of the photo across the crop: fewer show no likeness."""
-    sharpness: float = 0.12
+    sharpness: float = 0.15
     """See `sharpness`: less is a blur."""
     yaw: float = 60.0
     """Degrees to either side: beyond, half of the face is hidden."""
@@ -56,14 +56,9 @@ class Measures:
     blink: float
 
 
-def unclear_subject(faces: list[Face], limits: Limits = LIMITS) -> str | None:
-    """Why the faces found, largest first, do not say whose photo it is; None if they do."""
-    if not faces:
-        return "no face found"
-    rivals = [f for f in faces[1:] if f.size > limits.second_face * faces[0].size]
-    if rivals:
-        return f"{1 + len(rivals)} faces of similar size; crop it to one person"
-    return None
+def rivals(faces: list[Face], limits: Limits = LIMITS) -> list[Face]:
+    """Faces, largest first, so large beside the first that it may not be the subject."""
+    return [face for face in faces[1:] if face.size > limits.second_face * faces[0].size]
 
 
 def reason_to_drop(measures: Measures, limits: Limits = LIMITS) -> str | None:
