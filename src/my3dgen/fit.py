@@ -65,13 +65,13 @@ def fit(
     move_cameras_too: bool = True,
     together: int | None = None,
     rng: torch.Generator | None = None,
-    on_step: Callable[[], object] = lambda: None,
+    on_step: Callable[[int], object] = lambda count: None,
 ) -> Fit:
     """Fit the `space` to the photos numbered `photos`, one latent each.
 
     With `together` the space holds one latent for all of them, and every step sees that many photos
     drawn by `rng`: a person's common look, found at the price of one. Learning rates follow
-    EG3D spec 5.7. Raises UserError when the loss is not a number.
+    EG3D spec 5.7. `on_step` is told how many latents moved. Raises UserError when the loss is not a number.
     """
     index = torch.as_tensor(list(photos))
     start = targets.cameras[index]
@@ -104,7 +104,7 @@ def fit(
             objective.backward()
             optimizer.step()
             step += 1
-            on_step()
+            on_step(len(ws))
     with torch.no_grad():
         return Fit(
             space.ws().detach().clone(),

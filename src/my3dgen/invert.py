@@ -25,7 +25,7 @@ from my3dgen.person import Person
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.progress import track
-from my3dgen.targets import targets_of
+from my3dgen.targets import Targets, targets_of
 
 Quality = Literal["draft", "standard", "max"]
 FEW = 4  # photos; fewer do not pay for a common latent
@@ -152,7 +152,7 @@ def invert(
             perceptual=perceptual,
             moves=None if moves is None else moves[list(photos)],
             move_cameras_too=config.cameras,
-            on_step=lambda count=len(photos): [tick() for _ in range(count)],
+            on_step=tick,
         )
         keep({f"ws.{number}": result.ws, f"cameras.{number}": result.cameras})
     ws, cameras = (
@@ -208,7 +208,7 @@ def place(
             adapter=adapter,
             perceptual=perceptual,
             move_cameras_too=config.cameras,
-            on_step=lambda count=len(photos): [tick() for _ in range(count)],
+            on_step=tick,
         )
         results.append(found)
         alphas.append(space.alphas().detach())
@@ -258,8 +258,13 @@ def chunked(count: int, size: int) -> list[Sequence[int]]:
     return [range(i, min(i + size, count)) for i in range(0, count, size)]
 
 
-def ticker(total: int, description: str) -> Callable[[], object]:
-    """A bar of `total` ticks; call what is returned once a tick."""
+def ticker(total: int, description: str) -> Callable[[int], None]:
+    """A bar of `total` ticks; call what is returned with the ticks done."""
     bar = track(range(total), description)
     next(bar, None)  # draws the empty bar
-    return lambda: next(bar, None)
+
+    def tick(count: int) -> None:
+        for _ in range(count):
+            next(bar, None)
+
+    return tick

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from my3dgen.window import fits_windows, random_window, render_window
 
 KEEP_EVERY = 10  # steps between two checkpoints
 BETAS = (0.0, 0.992)  # EG3D spec 5.6
+PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +141,10 @@ def _loss(
 
 
 def _perceptual_distance(perceptual: Perceptual, made: Tensor, photos: Tensor) -> Float[Tensor, " batch"]:
-    """The raw picture is doubled first: the network's first layer halves it."""
-    if made.shape[-1] < 96:
-        made, photos = (
-            torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            for x in (made, photos)
-        )
+    """Small pictures are enlarged first: the network halves what it gets five times."""
+    scale = -(-PERCEPTUAL_SIDE // min(made.shape[-2:]))
+    if scale > 1:
+        made, photos = (F.interpolate(x, scale_factor=scale, mode="bilinear") for x in (made, photos))
     with torch.no_grad():
         theirs = perceptual.features(photos)
     return perceptual.distance(perceptual.features(made), theirs)
