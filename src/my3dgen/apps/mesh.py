@@ -57,18 +57,25 @@ def export_mesh(
     alpha: Mapping[int, float] | None = None,
     seed: int = 0,
     resolution: int = 256,
-    level: float | None = None,
-    trim: float | None = None,
+    level: float | int | None = None,
+    trim: float | int | None = None,
+    smooth: float | int = 0.5,
 ) -> tuple[trimesh.Trimesh, MeshReport]:
     """A coloured mesh of one appearance of a person, or of a face drawn from the prior.
 
     `resolution` voxels span the box of the planes in each direction. `level` is the raw density of the
     surface; without it `surface_level` finds the one that agrees with the rendered pictures. `trim` is
     the share of the box cut off on every side: EG3D's 30/256 where the prior also models a background,
-    one voxel where it does not (EG3D spec 1.15). Pieces that float beside the largest are dropped.
+    one voxel where it does not (EG3D spec 1.15). `smooth` is the width, in texels of the planes, of the
+    filter that takes the ripples of their bilinear lookup away. Pieces that float beside the largest are
+    dropped.
 
     Raises UserError when the resolution is out of range or no surface has this level.
     """
+    if not 0 <= smooth <= 4:
+        raise UserError(f"smoothing {smooth:g} is out of range; choose 0 to 4 texels")
+    if trim is not None and not 0 <= trim < 0.4:
+        raise UserError(f"trim {trim:g} is out of range; choose 0 to 0.4 of the box")
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
         low, high = RESOLUTIONS
         raise UserError(f"resolution {resolution} is out of range; choose {low} to {high}")
@@ -80,6 +87,7 @@ def export_mesh(
     trim = (0.0 if config.white_back else 30 / 256) if trim is None else trim
     level = surface_level(subject, ws, planes) if level is None else level
     grid = density_grid(generator, planes, resolution)
+    grid = soften(grid, level, smooth * resolution / config.plane_resolution)
     vertices, faces = extract_surface(grid, level, config.box_warp, max(1, round(trim * resolution)))
     vertices, faces, floaters, share = keep_largest(vertices, faces)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
@@ -183,8 +191,19 @@ def surface_level(
     return float(peaks.median()) if len(peaks) >= 20 else FFHQ_LEVEL
 
 
+def soften(grid: np.ndarray, level: float | int, sigma: float) -> np.ndarray:
+    """Densities through a Gaussian of `sigma` voxels, first limited to a band around `level`.
+
+    Without the limits the large densities deep inside would push the surface outward.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    band = 2 * abs(level) + 10
+    return gaussian_filter(grid.clip(level - band, level + band), sigma) if sigma > 0 else grid
+
+
 def extract_surface(
-    grid: np.ndarray, level: float, box: float, border: int = 1
+    grid: np.ndarray, level: float | int, box: float, border: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """(vertices, faces) where a density grid [x, y, z] crosses `level`; normals point to lower density.
 

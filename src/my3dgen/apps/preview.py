@@ -18,16 +18,15 @@ def preview(mesh: trimesh.Trimesh, yaws: tuple[float, ...] = YAWS, size: int = 3
 
     The mesh has y up and faces +z; every view is orthographic, at one scale that fits them all.
     """
-    clay = [draw(mesh, yaw, size, coloured=False) for yaw in yaws]
-    paint = [draw(mesh, yaw, size, coloured=True) for yaw in yaws]
+    views = [look(mesh, yaw, size) for yaw in yaws]
+    pictures = [clay for clay, _ in views] + [paint for _, paint in views]
     captions = [f"yaw {math.degrees(yaw):.0f}°" for yaw in yaws]
-    return sheet(
-        clay + paint, captions + captions, columns=len(yaws), row_titles=["shape", "colour"], cell=size
-    )
+    titles = ["shape", "colour"]
+    return sheet(pictures, captions * 2, columns=len(yaws), row_titles=titles, cell=size)
 
 
-def draw(mesh: trimesh.Trimesh, yaw: float, size: int, coloured: bool) -> Image.Image:
-    """The mesh as an orthographic camera at `yaw` (radians; > 0 stands at +x) sees it, on white."""
+def look(mesh: trimesh.Trimesh, yaw: float, size: int) -> tuple[Image.Image, Image.Image]:
+    """(clay, colours): the mesh as an orthographic camera at `yaw` (radians; > 0 stands at +x) sees it."""
     side = size * OVERSAMPLING
     middle = mesh.bounds.mean(0)
     offset = mesh.vertices - middle
@@ -41,14 +40,9 @@ def draw(mesh: trimesh.Trimesh, yaw: float, size: int, coloured: bool) -> Image.
     corners = mesh.faces[face[hit]]
     normals = np.einsum("pk,pkc->pc", weights[hit], mesh.vertex_normals[corners]) @ world_to_view.T
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
-    light = _shade(normals)
-    if coloured:
-        colours = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
-        light = np.einsum("pk,pkc->pc", weights[hit], colours[corners])
-    picture = np.ones((side, side, 3))
-    picture[hit] = light
-    full = Image.fromarray((picture * 255).clip(0, 255).astype(np.uint8))
-    return full.resize((size, size), Image.Resampling.BOX)
+    colours = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
+    paint = np.einsum("pk,pkc->pc", weights[hit], colours[corners])
+    return _picture(hit, _shade(normals), size), _picture(hit, paint, size)
 
 
 def rasterise(
@@ -105,3 +99,11 @@ def _shade(normals: np.ndarray) -> np.ndarray:
     fill = 0.5 + 0.5 * normals[:, 1]
     rim = normals[:, 2].clip(0, 1)
     return (0.15 + 0.6 * key + 0.12 * fill + 0.13 * rim)[:, None] * np.array([0.93, 0.9, 0.86])
+
+
+def _picture(hit: np.ndarray, colours: np.ndarray, size: int) -> Image.Image:
+    """Colours in [0, 1] where something was hit, white elsewhere, averaged down to `size`."""
+    pixels = np.ones((*hit.shape, 3))
+    pixels[hit] = colours
+    full = Image.fromarray((pixels * 255).clip(0, 255).astype(np.uint8))
+    return full.resize((size, size), Image.Resampling.BOX)

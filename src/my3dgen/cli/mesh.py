@@ -29,6 +29,8 @@ class Mesh(Verb):
     """Raw density of the surface; found from the rendered pictures by default."""
     trim: float | None = None
     """Share of the box cut off on every side; 30/256 by default if the prior models a background."""
+    smooth: float = 0.5
+    """Width, in texels of the planes, of the filter that takes their ripples away; 0 for none."""
     preview: bool = True
     """Write a picture of the mesh beside it."""
     anchor: int | None = None
@@ -59,6 +61,7 @@ class Mesh(Verb):
             resolution=self.resolution,
             level=self.level,
             trim=self.trim,
+            smooth=self.smooth,
         )
         result = {"mesh": str(save_mesh(mesh, self.out)), **asdict(report)}
         if self.ply and self.out.suffix.lower() != ".ply":
