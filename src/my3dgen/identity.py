@@ -148,9 +148,9 @@ def similarity(a: Float[Tensor, "batch 128"], b: Float[Tensor, "batch 128"]) -> 
 
     A distance, because the network was trained for distances: the embeddings share a large common part,
     so that cosines of strangers crowd above 0.9. Photos of one person come out near 0.65 and of two near
-    0.3 (mean distances 0.42 and 0.82 over 19 photos of 10 people, with dlib itself). Synthetic heads look alike to this network: one head seen from other
-    sides scores 0.81 (0.65 at least), two heads 0.57 on average but up to 0.75, so compare ranks
-    there and do not take 0.5 for a limit.
+    0.3 (mean distances 0.42 and 0.82 over 19 photos of 10 people, with dlib itself). Synthetic heads
+    look alike to this network: one head seen from other sides scores 0.81 (0.65 at least), two heads
+    0.57 on average but up to 0.75, so compare ranks there and do not take 0.5 for a limit.
     """
     return 1 - (a - b).norm(dim=1) / (2 * SAME_PERSON)
 
