@@ -5,7 +5,8 @@ Three figures, none of them minimised directly by training with the networks nam
 - `psnr`: over the head's own pixels. A white background is easy to hit and would raise it, so it is
   left out; `psnr_image` is the customary figure over the whole picture.
 - `perceptual`: distance of channel-normalised features of a network that no loss uses; 0 is equal.
-- `identity`: cosine between face embeddings of a network that no loss uses; 1 is the same face.
+- `identity`: nearness of face embeddings of a network that no loss uses (`my3dgen.identity.similarity`);
+  1 is the same picture, 0.5 that network's limit for photos of one person.
 
 They follow the protocol of EG3D spec 6.2 with networks that may be shipped, under those networks' own
 names: they are not LPIPS or ArcFace figures and cannot be compared with them.
@@ -18,8 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from my3dgen.identity import load_identity, similarity
+from my3dgen.perceptual import load_perceptual
+
 PERCEPTUAL_NETWORK = "lite0-feat"
 IDENTITY_NETWORK = "dlib"
+LOWER_IS_BETTER = frozenset({"perceptual"})
 
 Images = Float[Tensor, "batch 3 height width"]
 Masks = Float[Tensor, "batch 1 height width"]
@@ -36,7 +41,7 @@ class Score:
     perceptual: float
     """Feature distance; lower is nearer."""
     identity: float
-    """Cosine of face embeddings, at most 1; higher is nearer."""
+    """Nearness of face embeddings, at most 1; higher is nearer."""
 
     def as_dict(self) -> dict[str, float]:
         """The figures by name, rounded to what they can carry."""
@@ -88,14 +93,11 @@ class Judge:
             psnr(images, truth, masks),
             psnr(images, truth),
             self.perceptual(images, truth),
-            torch.cosine_similarity(self.embed(images, cameras), self.embed(truth, cameras), dim=1),
+            similarity(self.embed(images, cameras), self.embed(truth, cameras)),
         )
         return [Score(*row) for row in torch.stack([c.float() for c in columns], dim=1).tolist()]
 
 
 def load_judge(device: str | torch.device = "cpu") -> Judge:
     """The shipped metric networks. Raises MissingWeightsError if a file is absent."""
-    from my3dgen.identity import load_identity
-    from my3dgen.perceptual import load_perceptual
-
     return Judge(load_perceptual(PERCEPTUAL_NETWORK, device), load_identity(IDENTITY_NETWORK, device).embed)

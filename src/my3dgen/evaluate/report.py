@@ -4,17 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from my3dgen.evaluate.metrics import LOWER_IS_BETTER
+
 FIGURES = (
     ("psnr", "head PSNR, dB", 2),
     ("psnr_image", "PSNR, dB", 2),
     ("perceptual", "perceptual", 3),
     ("identity", "identity", 3),
 )
-LOWER_IS_BETTER = {"perceptual"}
 TITLES = {
     "prior": "prior alone",
-    "lora": "personalised (LoRA)",
-    "full": "personalised (all weights)",
+    "lora": "personalised, LoRA",
+    "full": "all weights tuned",
 }
 PARTS = (
     ("heldout", "Held-out photos: each is inverted, rendered by its own camera, and compared with itself."),

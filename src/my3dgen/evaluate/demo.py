@@ -1,0 +1,205 @@
+"""The whole path on the bundled album, then what it was worth: stages that can be stopped and continued.
+
+photos -> album -> anchors -> person file -> held-out photos and unseen views by every method -> pictures,
+report.html and report.json. The album's person is synthetic, so the truth is known from every side.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import my3dgen
+from my3dgen.allocator import keep_freed_memory
+from my3dgen.apps.sheet import save_image, to_image
+from my3dgen.errors import UserError
+from my3dgen.evaluate.gallery import draw_all
+from my3dgen.evaluate.making import (
+    Lesson,
+    Split,
+    find_anchors,
+    learn_in_full,
+    learn_person,
+    nearest_to_front,
+    read_anchors,
+    read_generator,
+    read_split,
+    render_truth,
+    to_album,
+)
+from my3dgen.evaluate.methods import Method, Quality, personalised, prior_alone, tuned_in_full
+from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK, load_judge, mean_score
+from my3dgen.evaluate.notes import notes_on
+from my3dgen.evaluate.protocol import Reproduction, held_out, novel_views, select
+from my3dgen.evaluate.report import write_page
+from my3dgen.evaluate.stages import Stages, fingerprint, write_json
+from my3dgen.faces.album import Album, read_album
+from my3dgen.person import Person
+from my3dgen.prior.store import Prior, load_prior
+from my3dgen.synthetic.album import read_truth
+
+BUNDLED = Path(my3dgen.__file__).parent / "weights" / "demo"
+YAWS = (-40, -20, 0, 20, 40)
+"""Degrees of the unseen views."""
+SOURCE = 2
+"""Place of the view that is inverted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """What the demo runs on and how long it takes."""
+
+    out: Path
+    album: Path = BUNDLED
+    """Folder with photos/, split.json and truth.json, as `my3dgen synthetic album` writes it."""
+    prior: str = "mini"
+    quality: Quality = "standard"
+    compare: bool = False
+    """Tune all weights, too, as a third method."""
+
+
+def run_demo(config: DemoConfig) -> dict[str, Any]:
+    """Run every stage not done before; return the report that report.json holds.
+
+    Raises UserError for an album that is not there or of which too few photos are usable.
+    """
+    keep_freed_memory()
+    out, quality = config.out, config.quality
+    prior, truth = load_prior(config.prior), read_truth(config.album)
+    whole = {"my3dgen": my3dgen.__version__, "prior": prior.sha256, "album": fingerprint_of(config.album)}
+    out.mkdir(parents=True, exist_ok=True)
+    stages = Stages(out / "stages")
+
+    faces = stages.run("faces", whole, lambda: to_album(config.album / "photos", out / "album", prior))
+    album, split = read_album(out / "album"), read_split(config.album / "split.json", faces["names"])
+    learn, test = select(album, split.learn), select(album, split.held_out)
+
+    photo = faces["files"][nearest_to_front(test)]
+    size = prior.config.img_resolution
+    stages.run(
+        "true views", [photo, YAWS], lambda: render_truth(truth, photo, YAWS, out / "views", size), ("faces",)
+    )
+    views = read_album(out / "views")
+
+    kept = out / "anchors.safetensors"
+    stages.run("anchors", quality, lambda: find_anchors(prior, learn, quality, kept), ("faces",))
+    anchors = read_anchors(kept, learn.names)
+
+    file = out / "person.safetensors"
+    stages.run(
+        "personalize", quality, lambda: learn_person(prior, learn, anchors, quality, file), ("anchors",)
+    )
+    person = Person.load(file, prior)
+
+    methods = [prior_alone(prior, quality), personalised(prior, person, quality)]
+    if config.compare:
+        full = out / "full.safetensors"
+        stages.run(
+            "tune all", quality, lambda: learn_in_full(prior, learn, anchors, quality, full), ("anchors",)
+        )
+        methods.append(tuned_in_full(prior, read_generator(prior, full), person.anchors, quality))
+    scores = {method.name: examine(method, test, views, out, stages, quality) for method in methods}
+
+    pictures = stages.run(
+        "pictures",
+        [quality, list(scores)],
+        lambda: draw_all(prior, person, learn, test, views, YAWS, list(scores), quality, out),
+        ("personalize", "true views"),
+    )
+    report = assemble(config, prior, person, faces, split, scores, pictures, stages, file)
+    write_json(out / "report.json", report)
+    write_page(report, out / "report.html")
+    return report
+
+
+def fingerprint_of(album: Path) -> str:
+    """A short name for the photos and their split. Raises UserError if there are none."""
+    photos = sorted((album / "photos").glob("*")) if (album / "photos").is_dir() else []
+    if not photos:
+        raise UserError(f"{album} holds no photos/; my3dgen synthetic album makes such a folder")
+    return fingerprint([[path.name, path.stat().st_size] for path in photos])
+
+
+def examine(
+    method: Method, test: Album, views: Album, out: Path, stages: Stages, quality: Quality
+) -> dict[str, Any]:
+    """Both questions of `my3dgen.evaluate.protocol`, put to one method: figures by part."""
+    judge = load_judge()
+    learned_by = {"prior": ("faces",), "lora": ("personalize",), "full": ("tune all",)}[method.name]
+
+    def on_photos() -> dict[str, Any]:
+        made = held_out(method, test, judge)
+        keep_pictures(made, test, out / "compared" / "heldout" / method.name)
+        by_photo = {name: score.as_dict() for name, score in zip(test.names, made.scores, strict=True)}
+        return mean_score(made.scores).as_dict() | {"by_photo": by_photo}
+
+    def on_views() -> dict[str, Any]:
+        made = novel_views(method, views, SOURCE, judge)
+        keep_pictures(made, views, out / "compared" / "views" / method.name)
+        unseen = [score for place, score in enumerate(made.scores) if place != SOURCE]
+        return mean_score(unseen).as_dict() | {"by_yaw": [score.as_dict() for score in made.scores]}
+
+    return {
+        "latent": method.latent,
+        "heldout": stages.run(f"held-out photos, {method.name}", quality, on_photos, learned_by),
+        "views": stages.run(f"unseen views, {method.name}", quality, on_views, (*learned_by, "true views")),
+    }
+
+
+def keep_pictures(made: Reproduction, album: Album, folder: Path) -> None:
+    """Save a method's pictures, for the sheets and for anyone who wants to look closely."""
+    for name, image in zip(album.names, made.images.split(1), strict=True):
+        save_image(to_image(image), folder / name)
+
+
+def assemble(
+    config: DemoConfig,
+    prior: Prior,
+    person: Person,
+    faces: Mapping[str, Any],
+    split: Split,
+    scores: Mapping[str, dict[str, Any]],
+    pictures: Mapping[str, str],
+    stages: Stages,
+    file: Path,
+) -> dict[str, Any]:
+    """The report as JSON values."""
+    facts = person.facts()
+    meshes = {name: pictures[name] for name in ("glb", "ply")}
+    report = {
+        "my3dgen": my3dgen.__version__,
+        "prior": {
+            "name": prior.name,
+            "sha256": prior.sha256,
+            "parameters": prior.generator.parameter_count,
+            "directions": sorted(prior.directions),
+        },
+        "quality": config.quality,
+        "rank": facts["rank"],
+        "album": {
+            "name": "the bundled album" if config.album == BUNDLED else config.album.name,
+            "photos": faces["photos"],
+            "learned": len(split.learn),
+            "held_out": len(split.held_out),
+            "dropped": faces["dropped"],
+        },
+        "machine": {"device": "cpu", "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "methods": dict(scores),
+        "views": {
+            "yaw_degrees": list(YAWS),
+            "source_yaw_degrees": YAWS[SOURCE],
+            "photo": stages.stamps["true views"]["answer"]["photo"],
+        },
+        "perceptual_network": PERCEPTUAL_NETWORK,
+        "identity_network": IDENTITY_NETWORK,
+        "person_file": file.name,
+        "person_file_bytes": file.stat().st_size,
+        "trained_parameters": facts["trainable_parameters"],
+        "seconds": stages.seconds(),
+        "peak_rss_mb": stages.peak_rss_mb(),
+        "pictures": {name: path for name, path in pictures.items() if name not in meshes},
+        "files": meshes,
+    }
+    return report | {"notes": notes_on(report)}

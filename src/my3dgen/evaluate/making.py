@@ -1,0 +1,131 @@
+"""What the demo's stages do to get from photos to a person: each leaves files and returns JSON values."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from my3dgen.anchors import Anchors
+from my3dgen.apps.sheet import sheet
+from my3dgen.cameras import angles_from_camera
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.evaluate.methods import Quality
+from my3dgen.evaluate.protocol import true_views
+from my3dgen.faces.album import Album, write_album
+from my3dgen.faces.build import make_album
+from my3dgen.faces.photos import find_photos
+from my3dgen.invert import QUALITIES as INVERSIONS
+from my3dgen.invert import invert
+from my3dgen.personalize import FULL_RATE, finetune, personalize
+from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
+from my3dgen.prior.generator import Generator
+from my3dgen.prior.store import Prior, build_generator
+from my3dgen.progress import say, track
+from my3dgen.synthetic.album import Truth
+from my3dgen.tensor_file import read_tensors, write_tensors
+
+LIMIT = 1 << 30
+"""Bytes of a file of ours that are read at most."""
+REMEDY = "delete the demo's folder and run it again"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the album's pictures that teach, and of those that test."""
+
+    learn: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def read_split(path: Path, kept: Mapping[str, str]) -> Split:
+    """The split of the usable photos; `kept` names each photo's picture in the album.
+
+    Raises FileFormatError for an unreadable file, UserError when too few photos are left.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        parts = content["learn"], content["held_out"]
+        learn, test = ([kept[name] for name in part if name in kept] for part in parts)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FileFormatError(f'{path} is not {{"learn": [names], "held_out": [names]}}') from None
+    if len(learn) < 2 or not test:
+        raise UserError(f"{path}: {len(learn)} photos to learn from and {len(test)} to test with are too few")
+    return Split(tuple(sorted(learn)), tuple(sorted(test)))
+
+
+def to_album(photos: Path, folder: Path, prior: Prior) -> dict[str, Any]:
+    """Photos to an album; what was kept under which name. Raises UserError when none is usable."""
+    found, others = find_photos(photos)
+    outcome = make_album(
+        track(found, "photos"),
+        folder,
+        resolution=prior.config.img_resolution,
+        others=others,
+        say=say,
+        draw=lambda images, captions: sheet(images, captions, cell=200),
+    )
+    if outcome.album is None:
+        raise UserError(f"{photos}: none of the photos is usable")
+    kept = outcome.report["kept"]
+    return {
+        "photos": len(found),
+        "names": {entry["file"]: entry["name"] for entry in kept},
+        "files": {entry["name"]: entry["file"] for entry in kept},
+        "dropped": outcome.report["dropped"],
+    }
+
+
+def find_anchors(prior: Prior, learn: Album, quality: Quality, path: Path) -> dict[str, Any]:
+    """Anchors of the learned photos, written to `path`."""
+    unfinished = path.with_suffix(".part")
+    anchors = invert(prior, learn, INVERSIONS[quality], unfinished=unfinished)
+    write_tensors(path, {"ws": anchors.ws, "cameras": anchors.cameras}, {})
+    unfinished.unlink(missing_ok=True)
+    return {"anchors": len(anchors)}
+
+
+def read_anchors(path: Path, names: tuple[str, ...]) -> Anchors:
+    """What `find_anchors` wrote."""
+    tensors, _ = read_tensors(path, LIMIT, remedy=REMEDY)
+    return Anchors(tensors["ws"], tensors["cameras"], names)
+
+
+def learn_person(
+    prior: Prior, learn: Album, anchors: Anchors, quality: Quality, path: Path
+) -> dict[str, Any]:
+    """A person file at `path`; how it was made."""
+    unfinished = path.with_suffix(".part")
+    person = personalize(prior, learn, anchors, PERSONALIZATIONS[quality], unfinished=unfinished)
+    person.save(path)
+    unfinished.unlink(missing_ok=True)
+    return person.facts()["made"]
+
+
+def learn_in_full(
+    prior: Prior, learn: Album, anchors: Anchors, quality: Quality, path: Path
+) -> dict[str, Any]:
+    """A generator with all weights tuned at `path`, with as many steps as the adapter got."""
+    unfinished = path.with_suffix(".part")
+    config = replace(PERSONALIZATIONS[lesson.quality], rate=FULL_RATE)
+    tuned = finetune(lesson.prior, lesson.album, lesson.anchors, config, unfinished=unfinished)
+    write_tensors(path, tuned.generator.state_dict(), {})
+    unfinished.unlink(missing_ok=True)
+    return tuned.made
+
+
+def read_generator(prior: Prior, path: Path) -> Generator:
+    """What `learn_in_full` wrote."""
+    return build_generator(prior.config, read_tensors(path, LIMIT, remedy=REMEDY)[0])
+
+
+def nearest_to_front(album: Album) -> str:
+    """The picture whose camera is nearest to the front: the unseen views are of that moment."""
+    yaw, pitch = angles_from_camera(album.cameras)
+    return album.names[int((yaw.square() + pitch.square()).argmin())]
+
+
+def render_truth(truth: Truth, photo: str, yaws: Sequence[int], folder: Path, size: int) -> dict[str, Any]:
+    """The person as in that photo, seen from every yaw (degrees), as an album."""
+    write_album(folder, true_views(truth, photo, yaws, size))
+    return {"photo": photo}
