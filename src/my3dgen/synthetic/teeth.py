@@ -23,6 +23,7 @@ ROUNDED = (0.16, 0.24, 0.42, 0.36, 0.34, 0.22, 0.22)  # of the height at which t
 ARCH_POWER = 2.2  # of the superellipse that the strips follow
 OVERBITE, OVERJET = 0.016, 0.030  # the upper edge lies lower than, and before, the lower one
 TONGUE_SINKS = (0.0, -0.07, -0.06)  # the mesh's tongue fills the mouth and would hide the teeth
+LINGUAL_DEPTH = 0.40  # the tongue's side of a tooth is as dark as if it lay this far back
 AROUND, ALONG = 16, 9  # vertices around a tooth and from gum to edge
 
 
@@ -60,10 +61,11 @@ def mouth_template(
     tongue_quads: Int[Tensor, "tonguequad 4"],
 ) -> Mouth:
     """Both arches for the average face, and the matrices by which they follow their strips."""
-    parts, faces, materials, count = [], [], [], 0
+    parts, faces, materials, inwardness, count = [], [], [], [], 0
     for strip, side in ((base[upper_strip], 1.0), (base[lower_strip], -1.0)):
-        points, triangles, gum = _arch(strip, side)
+        points, triangles, gum, inward = _arch(strip, side)
         parts.append(points)
+        inwardness.append(inward)
         faces.append(triangles + count)
         materials.append(torch.stack([1 - gum, gum, torch.zeros_like(gum)], 1))
         count += len(points)
@@ -74,6 +76,7 @@ def mouth_template(
     materials.append(torch.tensor([[0.0, 0.0, 1.0]]).expand(len(tongue), 3))
     triangles = torch.cat(faces)
     points = torch.cat([*parts, base[tongue]])
+    tongue_depth = _depth(points, 1.0)[count:]
     owners = torch.arange(len(triangles)).repeat_interleave(3)
     return Mouth(
         triangles=triangles,
@@ -82,7 +85,7 @@ def mouth_template(
             (len(points), len(triangles)), check_invariants=True,
         ).coalesce(),
         material=torch.cat(materials),
-        depth=torch.cat([_depth(points[:count], 0.35), _depth(points[count:], 1.0)]),
+        depth=torch.cat([_depth(points[:count], 0.45) + LINGUAL_DEPTH * torch.cat(inwardness), tongue_depth]),
         upper=_follower(parts[0], base[upper_strip]),
         lower=_follower(parts[1], base[lower_strip]),
         upper_strip=upper_strip,
@@ -108,8 +111,8 @@ def _follower(points: Tensor, strip: Tensor) -> Tensor:
     return (affine(points) @ torch.linalg.pinv(affine(strip))).float()
 
 
-def _arch(strip: Tensor, side: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One arch along a strip (`side` 1 upper, -1 lower): points, triangles, share of gum."""
+def _arch(strip: Tensor, side: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One arch along a strip (`side` 1 upper, -1 lower): points, triangles, share of gum, inwardness."""
     upper = side > 0
     widths = torch.tensor(UPPER_WIDTHS if upper else LOWER_WIDTHS)
     heights = UPPER_HEIGHTS if upper else LOWER_HEIGHTS
@@ -121,7 +124,7 @@ def _arch(strip: Tensor, side: float) -> tuple[Tensor, Tensor, Tensor]:
     bite = (strip[:, 1].min() if upper else strip[:, 1].max()) - 0.5 * (OVERBITE if upper else -OVERBITE)
     bite = bite if upper else bite - 0.05
     middles = widths.cumsum(0) - widths / 2
-    points, triangles, gum, count = [], [], [], 0
+    points, triangles, gum, inward, count = [], [], [], [], 0
     for mirror in (1.0, -1.0):
         for k in range(len(widths)):
             tooth, faces = _tooth(float(widths[k]), heights[k], DEPTHS[k], ROUNDED[k], side)
@@ -132,12 +135,14 @@ def _arch(strip: Tensor, side: float) -> tuple[Tensor, Tensor, Tensor]:
             points.append(torch.stack([mirror * x, bite + rise + tooth[:, 1], z], 1))
             triangles.append((faces if mirror > 0 else faces.flip(1)) + count)
             gum.append(torch.zeros(len(tooth)))
+            inward.append((-tooth[:, 2] / DEPTHS[k]).clamp(0, 1))
             count += len(tooth)
     flesh, faces = _gum(curve, middles, widths, heights, float(bite), side)
     points.append(flesh)
     triangles.append(faces + count)
     gum.append(torch.ones(len(flesh)))
-    return torch.cat(points), torch.cat(triangles), torch.cat(gum)
+    inward.append(torch.zeros(len(flesh)))
+    return torch.cat(points), torch.cat(triangles), torch.cat(gum), torch.cat(inward)
 
 
 class _Curve:
