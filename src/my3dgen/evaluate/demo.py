@@ -88,17 +88,14 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     anchors = read_anchors(kept, learn.names)
 
     file = out / "person.safetensors"
-    stages.run(
-        "personalize", quality, lambda: learn_person(prior, learn, anchors, quality, file), ("anchors",)
-    )
+    lesson = Lesson(prior, learn, anchors, quality)
+    stages.run("personalize", quality, lambda: learn_person(lesson, file), ("anchors",))
     person = Person.load(file, prior)
 
     methods = [prior_alone(prior, quality), personalised(prior, person, quality)]
     if config.compare:
         full = out / "full.safetensors"
-        stages.run(
-            "tune all", quality, lambda: learn_in_full(prior, learn, anchors, quality, full), ("anchors",)
-        )
+        stages.run("tune all", quality, lambda: learn_in_full(lesson, full), ("anchors",))
         methods.append(tuned_in_full(prior, read_generator(prior, full), person.anchors, quality))
     scores = {method.name: examine(method, test, views, out, stages, quality) for method in methods}
 

@@ -91,20 +91,26 @@ def read_anchors(path: Path, names: tuple[str, ...]) -> Anchors:
     return Anchors(tensors["ws"], tensors["cameras"], names)
 
 
-def learn_person(
-    prior: Prior, learn: Album, anchors: Anchors, quality: Quality, path: Path
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Lesson:
+    """What a person is learned from."""
+
+    prior: Prior
+    album: Album
+    anchors: Anchors
+    quality: Quality
+
+
+def learn_person(lesson: Lesson, path: Path) -> dict[str, Any]:
     """A person file at `path`; how it was made."""
-    unfinished = path.with_suffix(".part")
-    person = personalize(prior, learn, anchors, PERSONALIZATIONS[quality], unfinished=unfinished)
+    unfinished, config = path.with_suffix(".part"), PERSONALIZATIONS[lesson.quality]
+    person = personalize(lesson.prior, lesson.album, lesson.anchors, config, unfinished=unfinished)
     person.save(path)
     unfinished.unlink(missing_ok=True)
     return person.facts()["made"]
 
 
-def learn_in_full(
-    prior: Prior, learn: Album, anchors: Anchors, quality: Quality, path: Path
-) -> dict[str, Any]:
+def learn_in_full(lesson: Lesson, path: Path) -> dict[str, Any]:
     """A generator with all weights tuned at `path`, with as many steps as the adapter got."""
     unfinished = path.with_suffix(".part")
     config = replace(PERSONALIZATIONS[lesson.quality], rate=FULL_RATE)
