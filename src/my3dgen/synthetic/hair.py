@@ -58,8 +58,8 @@ def head_angles(points: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]
 def hairline(azimuth: Tensor, raised: Tensor | float, recession: Tensor | float) -> Tensor:
     """The elevation (radians) above which hair grows, for azimuths on the average head."""
     a = azimuth.abs()
-    front, side, back = 0.43 + 0.045 * raised, 0.0, -0.62
-    temple = smoothstep(a, 0.95, 1.5)
+    front, side, back = 0.43 + 0.045 * raised, -0.12, -0.62
+    temple = smoothstep(a, 0.66, 1.04)
     nape = smoothstep(a, 1.85, 2.6)
     line = front * (1 - temple) + side * temple
     line = line * (1 - nape) + back * nape
@@ -236,7 +236,8 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
 
     fringe = per_scene(style.fringe) * smoothstep(rz, 0.55, 0.85) * smoothstep(-rx.abs(), -0.62, -0.40)
     fringe = fringe * smoothstep(length, 0.15, 0.40)
-    amount = length * (1 - 0.62 * is_short * (1 - crown))
+    amount = length * (1 - 0.55 * is_short * (1 - crown))
+    amount = amount * (0.3 + 0.7 * per_scene(style.cover))
     amount = torch.lerp(amount, torch.minimum(amount, 0.50 + 0.05 * clump[:, 0]), fringe)
     amount = amount * present * (1 + 0.09 * own[:, 0] + 0.07 * clump[:, 0]).clamp(0.6, 1.4)
 
@@ -251,7 +252,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     comb = torch.stack(torch.broadcast_tensors(sideways, down, ahead), -1)
     loose = (0.05 + 0.10 * is_short + 0.25 * curl)[..., None]
     comb = comb + loose * (clump[:, 1:4] + 0.35 * own[:, 1:4])
-    puffy = curl * smoothstep(per_scene(style.lift), 0.2, 1.0)
+    puffy = curl * smoothstep(per_scene(style.lift), 0.2, 1.0) * (1 - 0.65 * smoothstep(length, 0.7, 1.6))
     top = 0.25 + 0.75 * crown
     lift = 0.12 + 0.50 * is_short * per_scene(style.lift) * top + 0.20 * volume * top + 1.1 * puffy
     lift = torch.lerp(lift, torch.full_like(lift, 0.45), fringe)

@@ -43,13 +43,15 @@ def fractal_noise(
     ).sum(0)
 
 
+@functools.lru_cache(maxsize=64)
 def common_random(*shape: int, seed: int, device: str | torch.device = "cpu") -> Tensor:
-    """Uniform numbers in [0, 1) that are the same for every head: drawn on the CPU, then moved."""
+    """Uniform numbers in [0, 1) that are the same for every head: drawn on the CPU, then moved and kept."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
+@functools.lru_cache(maxsize=64)
 def common_normal(*shape: int, seed: int, device: str | torch.device = "cpu") -> Tensor:
-    """Standard normal numbers that are the same for every head: drawn on the CPU, then moved."""
+    """Standard normal numbers that are the same for every head: drawn on the CPU, then moved and kept."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 

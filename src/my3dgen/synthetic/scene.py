@@ -115,7 +115,7 @@ def _make_kit(asset: HeadAsset) -> Kit:
     barred = torch.maximum(where.ear, smoothstep(where.inner_mouth, 0.1, 0.4))
     scalp = scalp_hair.make_scalp(asset.template, normals, asset.triangles, barred, float(eye[1]))
     wide = torch.tensor([0.165, 0.058, 0.036], device=asset.device)
-    brows = facial.scatter_roots(asset, facial.brow_mask(asset.template, eye, *wide), 700, 50)
+    brows = facial.scatter_roots(asset, facial.brow_mask(asset.template, eye, *wide), 480, 50)
     beard = torch.maximum(torch.maximum(where.beard, where.goatee), where.moustache)
     beard_roots = facial.scatter_roots(asset, beard, 4500, 60)
 
@@ -128,7 +128,7 @@ def _make_kit(asset: HeadAsset) -> Kit:
     triangles = torch.cat([part + start for part, start in zip(parts, first, strict=True)])
     material = torch.cat([torch.full((len(part),), k, device=asset.device) for k, part in enumerate(parts)])
     lashes = 4 * len(asset.lashes)
-    fine_label = torch.cat([torch.full((n,), label) for n, label in ((700, 8), (4500, 2), (lashes, 3))]).to(
+    fine_label = torch.cat([torch.full((n,), label) for n, label in ((480, 8), (4500, 2), (lashes, 3))]).to(
         asset.device
     )
     return Kit(
@@ -180,7 +180,7 @@ def build_scenes(
     maps = shadow_maps(solid, _hair_points(strands), directions)
     attributes = _lit_mesh(kit, geometry, points, facing, maps, light, skin, style, beard, glasses.colour)
     centre = _hair_centre(kit, geometry)
-    colours = _Paints(factors, geometry, skin, brows, style, collar)
+    colours = _paint(factors, geometry, skin, brows, style, collar)
     return Scenes(
         kit=kit,
         points=points,
@@ -380,7 +380,7 @@ def _exposure(kit: Kit, attributes: Tensor, light: Light) -> Float[Tensor, " sce
     return light.exposure * (0.95 / light_on) ** 0.85 * (0.33 / tone) ** 0.32
 
 
-def _Paints(
+def _paint(
     factors: Tensor, geometry: Geometry, skin: paint.Complexion, brows: facial.Brows,
     style: scalp_hair.HairStyle, collar: Tensor,
 ) -> Paint:  # fmt: skip

@@ -36,7 +36,7 @@ def shade_surface(
         brow_mask(canonical, eye, *(per(q) for q in (p.brows.height, p.brows.arch, p.brows.thickness)))
         * is_skin
     )
-    brow = (brow * (0.82 + 0.45 * detail["stroke"])).clamp(0, 1) * per(0.35 + 0.5 * p.brows.density)
+    brow = (brow * (0.82 + 0.45 * detail["stroke"])).clamp(0, 1) * per(0.30 + 0.5 * p.brows.density)
     lips = detail["lips"] * is_skin
     inside = collar_height(canonical, per(p.collar)) - canonical[:, 1]
     cloth = smoothstep(inside, -0.012, 0.012) * is_skin
@@ -61,7 +61,7 @@ def shade_surface(
     albedo = torch.lerp(albedo, per(p.skin.lips) * (1 + 0.10 * detail["stroke"])[:, None], lip_share)
     hairy = (shadow * (0.85 + 0.5 * detail["pore_u"])).clamp(0, 1)[:, None] * (1 - lip_share)
     albedo = torch.lerp(albedo, 0.20 * albedo + 0.50 * per(p.hair_colour), hairy)
-    albedo = torch.lerp(albedo, 0.25 * albedo + 0.75 * per(p.brow_colour), brow[:, None])
+    albedo = torch.lerp(albedo, 0.35 * albedo + 0.65 * per(p.brow_colour), brow[:, None])
     albedo = torch.lerp(albedo, per(p.cloth) * (1 + 0.07 * detail["mottle"])[:, None], cloth[:, None])
 
     # fine relief tilts the normal: pores everywhere, furrows with age
@@ -115,7 +115,7 @@ def _specular(
     nl = facing.clamp(0, 1)
     fresnel = 0.028 + 0.97 * (1 - vh) ** 5
     lobes = 0.7 * _ggx(nh, width[:, None]) + 0.3 * _ggx(nh, 0.7 * width[:, None])
-    return lobes * fresnel * nl / (4 * (0.35 + 0.65 * nl) * (0.35 + 0.65 * nv)) * (math.pi * 0.55)
+    return lobes * fresnel * nl / (4 * (0.35 + 0.65 * nl) * (0.35 + 0.65 * nv)) * (math.pi * 0.46)
 
 
 def _sky_sheen(light: Light, scene: Tensor, normal: Tensor, view: Tensor) -> Float[Tensor, "pixel 3"]:

@@ -151,7 +151,7 @@ def grow_brows(
 
 def brow_colour(brows: Brows, hair: Float[Tensor, "scene 3"]) -> Float[Tensor, "scene 3"]:
     """Brows are darker than the hair, more so for fair people."""
-    return hair * (1 - 0.5 * brows.darkness)[:, None] * 0.9 + 0.006
+    return hair * (1 - 0.35 * brows.darkness)[:, None] + 0.012
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,6 @@ class Beard:
     shadow: Float[Tensor, "scene vertex"]
     length: Tensor
     moustache: Tensor
-    chin: Tensor
     full: Tensor
     thick: Tensor
 
@@ -184,9 +183,8 @@ def beard_style(
         shadow=torch.maximum(
             shaved * (0.35 + 0.65 * grown)[:, None], torch.maximum(stubble, 0.8 * thick[:, None] * area)
         ),
-        length=thick * (0.035 + 0.15 * u["length"] ** 1.5),
+        length=thick * (0.035 + 0.09 * u["length"] ** 1.5),
         moustache=moustache,
-        chin=torch.ones_like(full),
         full=full,
         thick=thick,
     )
@@ -218,7 +216,7 @@ def grow_beard(
     bend = torch.stack([0.06 * own[:, 1], -0.12 + 0 * side, 0.06 * own[:, 2]], -1)
     lip = 1 - 0.45 * above
     length = beard.length[:, None] * lip * (1 + 0.22 * own[:, 0]).clamp(0.5, 1.5) * there
-    colour = (hair * hair.new_tensor([1.05, 0.92, 0.86]))[:, None] * (1 + 0.2 * own[:, 1:2]).clamp(0.5, 1.6)
+    colour = (hair * hair.new_tensor([1.0, 0.95, 0.92]))[:, None] * (1 + 0.2 * own[:, 1:2]).clamp(0.5, 1.6)
     return Facial(grow(root, direction, bend, length), colour)
 
 
