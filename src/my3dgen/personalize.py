@@ -22,7 +22,7 @@ from my3dgen.lora import new_adapter
 from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person, new_person
 from my3dgen.prior.generator import Generator
-from my3dgen.prior.store import Prior
+from my3dgen.prior.store import Prior, load_prior
 from my3dgen.regularize import identity_and_symmetry
 from my3dgen.targets import Targets, targets_of
 from my3dgen.tune import TuneConfig, tune
@@ -170,3 +170,9 @@ def check_anchors(prior: Prior, targets: Targets, anchors: Anchors) -> None:
         )
     if len(anchors) != len(targets):
         raise UserError(f"{len(anchors)} anchors for {len(targets)} photos; invert this album again")
+
+
+def person_of(folder: Path, tuned: FullyTuned) -> Person:
+    """A fully tuned generator as a person: an adapter without effect on the prior written to `folder`."""
+    prior = load_prior(folder)
+    return new_person(prior, new_adapter(prior.generator, 1, 1.0), tuned.anchors, tuned.made)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint
 from my3dgen.faces.album import Album
 from my3dgen.invert import Placed
@@ -23,9 +24,14 @@ CONFIG: TuneConfig = replace(QUALITIES["standard"], steps=STEPS, warm=5)
 
 
 def tune_on_photo(
-    prior: Prior, adapter: Adapter, album: Album, placed: Placed, index: int, config: TuneConfig = CONFIG
+    prior: Prior,
+    adapter: Adapter,
+    album: Album,
+    placed: Placed | Anchors,
+    index: int,
+    config: TuneConfig = CONFIG,
 ) -> Adapter:
-    """A copy of `adapter` trained on photo `index` of the album, whose place is in `placed`.
+    """A copy of `adapter` trained on photo `index` of the album, whose latent and camera are in `placed`.
 
     Raises UserError when training diverges.
     """

@@ -1,0 +1,124 @@
+"""`my3dgen invert`: a new photo into a person's alpha-space, then new views."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from my3dgen.cli.verb import Verb
+
+LARGEST = 24  # photos: a sheet of more is not a picture any more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invert(Verb):
+    """Find a photo among a person's appearances and show it from other sides.
+
+    Without a person the prior's whole latent space is searched.
+
+    my3dgen invert new.jpg --person me.safetensors -o new.png
+    """
+
+    photo: Positional[Path]
+    """A photo, a folder of photos, or an album."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """Picture to write: photo, inversion, views. Latents go beside it, with the suffix .safetensors."""
+    person: Path | None = None
+    """Person file; without one, the prior alone."""
+    prior: str | None = None
+    """Name or folder of the prior; a person's own by default, else mini."""
+    yaw: tuple[float, ...] = (-40.0, -20.0, 0.0, 20.0, 40.0)
+    """Views, in degrees to the face's left (positive) or right."""
+    space: Literal["w", "w+"] = "w"
+    """One latent (or one set of weights) for all layers, or one a layer."""
+    beta: float = 0.03
+    """How far below 0 an anchor's weight may be."""
+    tune: bool = False
+    """Then bend the adapter around each photo: closer from its side, perhaps worse from others."""
+    quality: Literal["draft", "standard", "max"] = "standard"
+    """How long to search."""
+    seed: int = 0
+    """Of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to work."""
+
+    def run(self) -> dict:
+        """Write the picture and the latents; returns figures."""
+        from my3dgen.cli.subject import load_subject
+        from my3dgen.errors import UserError
+
+        if not self.yaw:
+            raise UserError("--yaw needs at least one angle")
+        if not 0 <= self.beta <= 1:
+            raise UserError(f"--beta {self.beta:g} is outside 0 to 1")
+        prior, person = load_subject(self.person, self.prior, self.device)
+
+        import torch
+
+        from my3dgen.allocator import keep_freed_memory
+        from my3dgen.apps.sheet import save_image, sheet, to_image
+        from my3dgen.cameras import camera_from_angles
+        from my3dgen.cli.photos import album_at
+        from my3dgen.evaluate.metrics import psnr
+        from my3dgen.invert import QUALITIES, invert, place
+        from my3dgen.lora import new_adapter
+        from my3dgen.pivot import tune_on_photo
+        from my3dgen.targets import targets_of
+        from my3dgen.tensor_file import write_tensors
+
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        keep_freed_memory()
+        album = album_at(self.photo, prior, self.out.with_suffix(".album"))
+        if len(album) > LARGEST:
+            raise UserError(f"{self.photo} has {len(album)} photos; {LARGEST} at once fit a sheet")
+        config = replace(QUALITIES[self.quality], space=self.space, seed=self.seed)
+        if person is None:
+            found, alphas, adapter = invert(prior, album, config), None, None
+        else:
+            found = place(prior, person, album, config, beta=self.beta)
+            alphas, adapter = found.alphas, person.adapter
+
+        device = prior.generator.w_avg.device
+        config_of_prior = prior.config
+        views = camera_from_angles(
+            torch.tensor([math.radians(yaw) for yaw in self.yaw]),
+            0.0,
+            radius=config_of_prior.camera_radius,
+            pivot=config_of_prior.camera_pivot,
+            focal=config_of_prior.focal,
+        ).to(device)
+        targets = targets_of(album, config_of_prior, device)
+        pictures, captions, scores = [], [], []
+        for i, name in enumerate(album.names):
+            own = adapter
+            if self.tune:
+                start = adapter or new_adapter(prior.generator, 1, 1.0)
+                own = tune_on_photo(prior, start, album, found, i)
+            own = own and own.to(device)
+            ws, camera = found.ws[i : i + 1].to(device), found.cameras[i : i + 1].to(device)
+            with torch.no_grad():
+                planes = prior.generator.planes(ws, own)
+                made = [
+                    prior.generator.render(planes, one, ws, own).image
+                    for one in torch.cat([camera, views]).split(1)
+                ]
+            scores.append(float(psnr(made[0], targets.images[i : i + 1], targets.masks[i : i + 1])))
+            pictures += [to_image(targets.images[i]), *map(to_image, made)]
+            captions += [Path(name).stem, f"inversion, {scores[-1]:.1f} dB"]
+            captions += [f"yaw {yaw:g}°" for yaw in self.yaw]
+        save_image(sheet(pictures, captions, columns=2 + len(self.yaw)), self.out)
+        latents = self.out.with_suffix(".safetensors")
+        tensors = {"ws": found.ws, "cameras": found.cameras}
+        write_tensors(latents, tensors if alphas is None else tensors | {"alphas": alphas}, {})
+        if not self.json:
+            print(f"{len(album)} photo{'s' * (len(album) > 1)} -> {self.out}, latents in {latents}")
+        return {
+            "image": str(self.out),
+            "latents": str(latents),
+            "photos": len(album),
+            "psnr": [round(score, 2) for score in scores],
+        }

@@ -1,0 +1,171 @@
+"""`my3dgen personalize`: an album to a small person file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from my3dgen.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from my3dgen.anchors import Anchors
+    from my3dgen.lora import Adapter
+    from my3dgen.prior.generator import Generator
+    from my3dgen.targets import Targets
+
+SHOWN = 8  # photos on the sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Personalize(Verb):
+    """Make a person from an album, or from a folder of photos, which becomes an album beside the result.
+
+    Stopped with Ctrl-C, the same command goes on where it was and comes to the same result.
+
+    my3dgen personalize album -o me.safetensors
+    """
+
+    album: Positional[Path]
+    """Album made by `my3dgen faces`, or a folder of photos of one person (about 50)."""
+    out: Annotated[Path, arg(aliases=["-o"])]
+    """Person file to write; a sheet of photos and renderings goes beside it."""
+    prior: str = "mini"
+    """Name or folder of the prior."""
+    quality: Literal["draft", "standard", "max"] = "standard"
+    """How long to work: draft takes a third of standard; max is for a GPU, or for a night."""
+    rank: int = 1
+    """Rank of the adapter per kernel row; the file grows with it."""
+    rate: float | None = None
+    """Learning rate, if not the usual one."""
+    identity: float = 0.0
+    """Weight of a term that compares faces; figures by the same network then mean nothing."""
+    symmetry: float = 0.0
+    """Weight of a term that compares a face with its mirror image, by that network, too."""
+    full: bool = False
+    """Tune all weights, as a baseline: also writes a prior folder, OUT with the suffix .prior."""
+    seed: int = 0
+    """Of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to work."""
+
+    def run(self) -> dict:
+        """Invert, train, write the person and the sheet; returns figures."""
+        from my3dgen.allocator import keep_freed_memory
+        from my3dgen.apps.sheet import save_image
+        from my3dgen.cli.photos import album_at
+        from my3dgen.cli.subject import load_subject
+        from my3dgen.errors import UserError
+        from my3dgen.invert import QUALITIES as INVERSIONS
+        from my3dgen.invert import invert
+        from my3dgen.person import MAX_RANK
+        from my3dgen.personalize import FULL_RATE, QUALITIES, finetune, person_of, personalize
+        from my3dgen.prior.store import write_prior
+        from my3dgen.targets import targets_of
+
+        if self.out.suffix != ".safetensors":
+            raise UserError(f"-o {self.out}: a person file ends in .safetensors")
+        if not 1 <= self.rank <= MAX_RANK:
+            raise UserError(f"--rank {self.rank} is outside 1 to {MAX_RANK}")
+        folder = self.out.with_suffix(".prior")
+        if self.full and folder.exists():
+            raise UserError(f"{folder}: is already there; choose another -o or delete it")
+        prior, _ = load_subject(None, self.prior, self.device)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        keep_freed_memory()
+        album = album_at(self.album, prior, self.out.with_suffix(".album"))
+        config = replace(
+            QUALITIES[self.quality],
+            rank=self.rank,
+            rate=self.rate or (FULL_RATE if self.full else QUALITIES[self.quality].rate),
+            identity=self.identity,
+            symmetry=self.symmetry,
+            seed=self.seed,
+        )
+        inverting, training = (
+            self.out.with_name(f"{self.out.name}.{work}") for work in ("inverting", "training")
+        )
+        anchors = invert(
+            prior, album, replace(INVERSIONS[self.quality], seed=self.seed), unfinished=inverting
+        )
+        if self.full:
+            tuned = finetune(prior, album, anchors, config, unfinished=training)
+            state = {name: t.cpu() for name, t in tuned.generator.state_dict().items()}
+            card = f"# {prior.name}, all weights tuned on one person\n\nA baseline for comparison.\n"
+            write_prior(folder, prior.config, state, card, half=True)
+            person = person_of(folder, tuned)
+            generator, adapter = tuned.generator, None
+        else:
+            person = personalize(prior, album, anchors, config, unfinished=training)
+            generator, adapter = prior.generator, person.adapter.to(prior.generator.w_avg.device)
+        person.save(self.out)
+        inverting.unlink(missing_ok=True)
+        training.unlink(missing_ok=True)
+
+        targets = targets_of(album, prior.config, prior.generator.w_avg.device)
+        shown = list(range(0, len(targets), -(-len(targets) // SHOWN)))
+        picture, figures = comparison(
+            targets, shown, [(prior.generator, None, anchors), (generator, adapter, person.anchors)]
+        )
+        sheet = save_image(picture, self.out.with_suffix(".sheet.png"))
+        facts = person.facts()
+        if not self.json:
+            print(
+                f"{len(targets)} photos -> {self.out} ({self.out.stat().st_size / 1024:.0f} KiB); "
+                f"{figures[0]:.1f} dB by the prior alone, {figures[1]:.1f} dB personalized"
+            )
+            print(f"look at {sheet}")
+        return {
+            "person": str(self.out),
+            "bytes": self.out.stat().st_size,
+            "sheet": str(sheet),
+            "photos": len(targets),
+            "rank": facts["rank"],
+            "trainable_parameters": facts["trainable_parameters"],
+            "shown_photos": len(shown),
+            "psnr_prior": round(figures[0], 2),
+            "psnr_person": round(figures[1], 2),
+            "made": facts["made"],
+        } | ({"full_prior": str(folder)} if self.full else {})
+
+
+def comparison(
+    targets: Targets,
+    shown: list[int],
+    methods: list[tuple[Generator, Adapter | None, Anchors]],
+) -> tuple[Image.Image, list[float]]:
+    """(sheet, figures): photos above their renderings by each method, PSNR over the head in the captions.
+
+    The figures are the methods' means over the photos shown.
+    """
+    import torch
+
+    from my3dgen.apps.sheet import sheet, to_image
+    from my3dgen.evaluate.metrics import psnr
+    from my3dgen.evaluate.protocol import reproduce
+
+    photos, masks = targets.images[shown], targets.masks[shown]
+    pictures = [to_image(photo) for photo in photos]
+    captions = [Path(targets.names[i]).stem for i in shown]
+    figures = []
+    for generator, adapter, anchors in methods:
+        with torch.no_grad():
+            made = reproduce(
+                generator, adapter, anchors.ws[shown].to(photos), anchors.cameras[shown].to(photos)
+            )
+        scores = psnr(made, photos, masks)
+        figures.append(float(scores.mean()))
+        pictures += [to_image(one) for one in made]
+        captions += [f"{score:.1f} dB" for score in scores.tolist()]
+    page = sheet(
+        pictures,
+        captions,
+        columns=len(shown),
+        row_titles=["photos", "prior", "personalized"],
+        cell=192,
+    )
+    return page, figures
