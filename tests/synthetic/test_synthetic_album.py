@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from my3dgen.cameras import angles_from_camera, frontal_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.synthetic.album import plan_album, read_truth, truth_views, write_album
-from my3dgen.synthetic.factors import FACTORS, PERFORMANCE, sample_factors
+from my3dgen.synthetic.factors import DEMO_SEED, FACTORS, PERFORMANCE, sample_factors
 from my3dgen.synthetic.imaging import photograph
 
 STRANGER = 1_000_000_007
@@ -88,3 +89,20 @@ def test_photographs_keep_white_and_differ() -> None:
     assert 0.003 < person.std((2, 3)).mean() < 0.03
     assert (person.mean((2, 3)) - 0.5).abs().max() < 0.1
     assert (person[0].mean((1, 2)) - person[1].mean((1, 2))).abs().max() > 0.002
+
+
+def test_bundled_album_is_the_generators() -> None:
+    """The shipped photos and their truth belong together: the generator still draws this person so."""
+    with resources.as_file(resources.files("my3dgen") / "weights" / "demo") as folder:
+        truth = read_truth(folder)
+        files = sorted((folder / "photos").iterdir())
+        split = json.loads((folder / "split.json").read_text())
+        assert truth == plan_album(DEMO_SEED, 60)
+        assert [file.name for file in files] == [photo.name for photo in truth.photos]
+        assert sum(file.stat().st_size for file in files) < 1_200_000
+        assert (len(split["learn"]), len(split["held_out"])) == (50, 10)
+        with Image.open(files[1]) as image:
+            small = image.convert("RGB").resize((64, 64), Image.Resampling.BOX)
+    taken = torch.from_numpy(np.array(small)).permute(2, 0, 1) / 127.5 - 1
+    drawn = truth_views(truth, truth.cameras()[1:2], photo=files[1].name, size=64, supersampling=4)
+    assert (drawn[0] - taken).square().mean() < 0.006
