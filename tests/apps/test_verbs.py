@@ -83,6 +83,7 @@ def test_edit(run, capsys, tmp_path):
     words = ["--direction", "smile", "--strengths", -1, 1, "--space", "alpha"]
     code, result, _ = run(capsys, "edit", "-o", tmp_path / "a.png", *words)
     assert code == 0 and result["strengths"] == [-1, 1] and len(result["outside"]) == 2
+    assert 0 < result["reach"] < 1
     assert (tmp_path / "a.png").exists()
 
 

@@ -29,6 +29,8 @@ class Edited:
     image: Image.Image
     outside: float | None
     """How far the lowest anchor weight lies below -beta, 0 inside the dilated hull; None in W."""
+    reach: float
+    """Share of the direction's length that the space could express; 1 in W."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def edit(
 
     Strength 1 is one standard deviation of the attribute over the prior's faces. `space` is `w`, plain
     w + strength * d, or `alpha`, where the direction is replaced by the nearest one the person's anchors
-    span, so that the edit shows the person's own way of doing it (EG3D spec 5.8). There, `keep_inside`
+    span, so that the edit shows the person's own way of doing it (EG3D spec 5.8). That keeps the likeness
+    about twice as well for the same strength but is weaker, and does nothing for what the photos never
+    show; so `w` is the default, and each result's `reach` says how much of the direction is left. There, `keep_inside`
     moves points beyond the hull dilated by `beta` back to the nearest one in it; each result says how far
     outside it lies. Angles in radians.
 
@@ -86,7 +90,7 @@ def edit(
         for index, (strength, latent) in enumerate(zip(plan.strengths, plan.ws.split(1), strict=True)):
             (one,) = draw(subject, latent, camera, resolution)
             beyond = None if plan.outside is None else plan.outside[index]
-            yield Edited(strength, resample(to_image(one.image), size), beyond)
+            yield Edited(strength, resample(to_image(one.image), size), beyond, plan.reach)
 
     return pictures()
 

@@ -63,10 +63,13 @@ class Edit(AppearanceVerb):
         save_image(sheet(images, captions, columns=min(len(images), 9), cell=images[0].width), self.out)
         if not self.json:
             print(f"{self.direction} at {len(edits)} strengths -> {self.out}")
+            if edits[0].reach < 0.9:
+                print(f"the photos span {edits[0].reach:.0%} of this direction; --space w moves all the way")
         return {
             "sheet": str(self.out),
             "direction": self.direction,
             "strengths": list(self.strengths),
             "space": "w" if person is None else self.space,
             "outside": [one.outside for one in edits],
+            "reach": round(edits[0].reach, 4),
         }
