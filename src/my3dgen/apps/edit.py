@@ -67,9 +67,9 @@ def edit(
     w + strength * d, or `alpha`, where the direction is replaced by the nearest one the person's anchors
     span, so that the edit shows the person's own way of doing it (EG3D spec 5.8). That keeps the likeness
     about twice as well for the same strength but is weaker, and does nothing for what the photos never
-    show; so `w` is the default, and each result's `reach` says how much of the direction is left. There, `keep_inside`
-    moves points beyond the hull dilated by `beta` back to the nearest one in it; each result says how far
-    outside it lies. Angles in radians.
+    show; so `w` is the default, and each result's `reach` says how much of the direction is left. There,
+    `keep_inside` moves points beyond the hull dilated by `beta` back to the nearest one in it; each result
+    says how far outside it lies. Angles in radians.
 
     Raises UserError for a direction the prior does not have or values out of range.
     """
