@@ -25,6 +25,7 @@ def track(
         initial=initial,
         file=sys.stderr if interactive else _WholeLines(),
         mininterval=0.2 if interactive else 15.0,
+        miniters=1,  # look at the clock at every step: steps differ in length
         dynamic_ncols=interactive,
         leave=True,
     )
