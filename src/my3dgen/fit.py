@@ -44,12 +44,12 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Latents and cameras of the photos, and the last loss of each."""
+    """Latents of the photos (one if they shared it) and their corrected cameras."""
 
-    ws: Float[Tensor, "count num_ws w_dim"]
-    cameras: Float[Tensor, "count 25"]
-    moves: Float[Tensor, "count 6"]
-    losses: Float[Tensor, " count"]
+    ws: Float[Tensor, "latents num_ws w_dim"]
+    cameras: Float[Tensor, "photos 25"]
+    moves: Float[Tensor, "photos 6"]
+    """The corrections, as `my3dgen.camera_refine.move_cameras` takes them."""
 
 
 def fit(
@@ -81,7 +81,7 @@ def fit(
     if move_cameras_too:
         groups.append({"params": [moves], "lr": CAMERA_RATE, "rate": CAMERA_RATE})
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
-    total, step, losses = sum(stage.steps for stage in stages), 0, torch.zeros(len(photos))
+    total, step = sum(stage.steps for stage in stages), 0
     for stage in stages:
         for _ in range(stage.steps):
             chosen = torch.arange(len(photos))
@@ -106,12 +106,7 @@ def fit(
             step += 1
             on_step(len(ws))
     with torch.no_grad():
-        return Fit(
-            space.ws().detach().clone(),
-            move_cameras(start, moves).detach(),
-            moves.detach(),
-            losses.detach(),
-        )
+        return Fit(space.ws().clone(), move_cameras(start, moves), moves.detach())
 
 
 def seen(

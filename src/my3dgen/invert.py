@@ -39,7 +39,7 @@ class InvertConfig:
     space: Literal["w", "w+"] = "w"
     """One vector for all layers, or one a layer: nearer to the photo, less so from other sides."""
     common_steps: int = 40
-    """Steps that fit one latent to the whole album (not for fewer than 4 photos)."""
+    """Steps that fit one latent to the whole album (0 for none; never for fewer than 4 photos)."""
     coarse_steps: int = 8
     """Steps a photo on a quarter of the rays."""
     fine_steps: int = 3
@@ -48,7 +48,7 @@ class InvertConfig:
     """A photo without a common start takes this many times the steps."""
     perceptual: float = 0.1
     """Weight of the perceptual distance."""
-    rate: float = 0.15
+    rate: float = 0.3
     """Learning rate in units of the prior's standard deviation."""
     cameras: bool = True
     """Whether cameras are corrected a little, too."""
@@ -104,12 +104,13 @@ def invert(
             save_checkpoint(unfinished, belongs, found, {})
 
     todo = [n for n in range(len(chunks)) if f"ws.{n}" not in found]
-    common = 0 if few or "common.u" in found else config.common_steps
+    shared = not few and config.common_steps > 0
+    common = config.common_steps if shared and "common.u" not in found else 0
     each = sum(stage.steps for stage in stages)
     total = common + each * sum(len(chunks[n]) for n in todo)
     tick = ticker(total, f"inverting {len(targets)} photos")
 
-    if few:
+    if not shared:
         start, moves = statistics.mean.new_zeros(1, config_of_prior.w_dim), None
     else:
         if common:
@@ -246,7 +247,7 @@ def nearest_anchors(distances: Float[Tensor, "photos anchors"]) -> Float[Tensor,
 
 def stages_of(prior: Prior, config: InvertConfig, factor: int = 1) -> list[Stage]:
     """The coarse and the fine steps of one photo. Half the samples are enough to steer by."""
-    rays, samples = prior.config.neural_rendering_resolution, max(4, prior.config.depth_resolution // 2)
+    rays, samples = prior.config.neural_rendering_resolution, max(8, prior.config.depth_resolution // 2)
     return [
         Stage(config.coarse_steps * factor, rays // 2, samples),
         Stage(config.fine_steps * factor, rays, samples, config.perceptual),

@@ -7,7 +7,7 @@ turns them into latents and says how far each has strayed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -48,6 +48,7 @@ def latent_statistics(generator: Generator, count: int = 4000, seed: int = 123) 
     return LatentStatistics(w.mean(0), (axes * values.clamp_min(0).sqrt()).float())
 
 
+@runtime_checkable
 class LatentSpace(Protocol):
     """See the module's docstring. `variables` are leaves, each with its own learning rate."""
 

@@ -1,0 +1,44 @@
+import torch
+
+from my3dgen.camera_refine import SHIFT, TURN, crop_cameras, move_cameras
+from my3dgen.cameras import angles_from_camera, camera_from_angles, project, split_label
+from my3dgen.prior.rays import camera_rays
+
+
+def test_no_move_changes_nothing():
+    cameras = camera_from_angles(torch.tensor([-0.5, 0.0, 0.3]), 0.1)
+    torch.testing.assert_close(move_cameras(cameras, torch.zeros(3, 6)), cameras)
+
+
+def test_moves_turn_and_shift_by_their_units():
+    camera = camera_from_angles(0.0, 0.0)
+    moves = torch.zeros(1, 6)
+    moves[0, 1] = 2.0
+    yaw, pitch = angles_from_camera(move_cameras(camera, moves))
+    torch.testing.assert_close(yaw, torch.tensor([2 * TURN]))
+    torch.testing.assert_close(pitch, torch.zeros(1), atol=1e-6, rtol=0)
+    moves = torch.zeros(1, 6)
+    moves[0, 3] = 1.0  # the camera goes right, so the origin goes left in the picture
+    before = project(torch.zeros(1, 1, 3), camera)
+    after = project(torch.zeros(1, 1, 3), move_cameras(camera, moves))
+    torch.testing.assert_close(after[0, 0, 0] - before[0, 0, 0], torch.tensor(-SHIFT * 4.2647 / 2.7))
+
+
+def test_moved_cameras_stay_rigid_and_carry_gradients():
+    cameras = camera_from_angles(torch.tensor([0.2, -0.4]), 0.1)
+    moves = torch.randn(2, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    moved = move_cameras(cameras, moves)
+    rotation = split_label(moved)[0][:, :3, :3]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).expand(2, 3, 3), atol=1e-5, rtol=0)
+    moved[:, 3].sum().backward()
+    assert moves.grad is not None
+    assert moves.grad.abs().sum() > 0
+
+
+def test_a_crop_sees_exactly_the_window_s_rays():
+    cameras = camera_from_angles(torch.tensor([0.3]), 0.1)
+    origins, directions = camera_rays(cameras, 16)
+    window = directions.reshape(1, 16, 16, 3)[:, 3:11, 6:14].reshape(1, 64, 3)
+    crop_origins, crop_directions = camera_rays(crop_cameras(cameras, 3, 6, 8, 16), 8)
+    torch.testing.assert_close(crop_directions, window, atol=1e-6, rtol=0)
+    torch.testing.assert_close(crop_origins, origins[:, :64])

@@ -1,0 +1,117 @@
+import sys
+from dataclasses import replace
+
+import pytest
+import safetensors
+import torch
+
+from my3dgen.anchors import Anchors
+from my3dgen.errors import PriorMismatchError, UserError
+from my3dgen.evaluate.metrics import psnr
+from my3dgen.faces.album import Album
+from my3dgen.invert import InvertConfig, invert, nearest_anchors, place
+from my3dgen.lora import new_adapter
+from my3dgen.person import new_person
+
+QUICK = InvertConfig(common_steps=12, coarse_steps=12, fine_steps=3, perceptual=0.05, batch=3)
+
+
+class Stop(Exception):
+    pass
+
+
+def shown(prior, found, adapter=None):
+    with torch.no_grad():
+        return prior.generator.synthesis(found.ws, found.cameras, adapter).image
+
+
+def part(album, *numbers):
+    i = list(numbers)
+    masks = None if album.masks is None else album.masks[i]
+    return Album(album.images[i], album.cameras[i], masks, tuple(album.names[n] for n in i))
+
+
+@pytest.fixture(scope="module")
+def person(tiny_prior, truth):
+    adapter = new_adapter(tiny_prior.generator, 1, 1.0)
+    return new_person(tiny_prior, adapter, truth)
+
+
+def test_inversion_finds_latents_that_show_the_photos(tiny_prior, photos):
+    found = invert(tiny_prior, photos, QUICK)
+    assert (found.ws[:, :1] == found.ws).all()  # W: one vector for all layers
+    assert found.names == photos.names
+    mean = Anchors(tiny_prior.generator.w_avg.expand(6, 8, -1), photos.cameras)
+    before = psnr(shown(tiny_prior, mean), photos.images)
+    after = psnr(shown(tiny_prior, found), photos.images)
+    assert (after > before + 3).all()
+
+
+def test_the_common_start_pays(tiny_prior, photos):
+    few = replace(QUICK, common_steps=30, coarse_steps=1, fine_steps=0, rate=0.15)
+    common = invert(tiny_prior, photos, few)
+    alone = invert(tiny_prior, photos, replace(few, common_steps=0))
+    better = psnr(shown(tiny_prior, common), photos.images) - psnr(shown(tiny_prior, alone), photos.images)
+    assert better.mean() > 1
+
+
+def test_single_photos_and_w_plus(tiny_prior, photos):
+    config = replace(QUICK, coarse_steps=8, fine_steps=2, alone_factor=2, space="w+", cameras=False)
+    found = invert(tiny_prior, part(photos, 2), config)
+    assert not torch.equal(found.ws[:, 0], found.ws[:, -1])
+    torch.testing.assert_close(found.cameras, photos.cameras[2:3])
+    assert psnr(shown(tiny_prior, found), photos.images[2:3]).item() > 20
+
+
+def test_stopped_work_goes_on_to_the_same_result(tiny_prior, photos, tmp_path, monkeypatch, capsys):
+    config = replace(QUICK, common_steps=4, coarse_steps=2, fine_steps=1)
+    path = tmp_path / "me.inverting"
+    whole = invert(tiny_prior, photos, config)
+
+    module, saved = sys.modules["my3dgen.invert"], []
+    save_checkpoint = module.save_checkpoint
+
+    def save_twice_then_stop(*arguments):
+        save_checkpoint(*arguments)
+        saved.append(1)
+        if len(saved) == 2:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", save_twice_then_stop)
+        with pytest.raises(Stop):
+            invert(tiny_prior, photos, config, unfinished=path)
+    with safetensors.safe_open(path, "pt") as file:  # the common latent and one run of photos out of two
+        assert set(file.keys()) == {"common.u", "common.moves", "ws.0", "cameras.0"}
+    capsys.readouterr()
+    again = invert(tiny_prior, photos, config, unfinished=path)
+    assert "0/9 " in capsys.readouterr().err  # three photos of three steps are left
+    assert torch.equal(again.ws, whole.ws)
+    assert torch.equal(again.cameras, whole.cameras)
+
+
+def test_place_finds_an_anchor_s_photo(tiny_prior, person, photos):
+    found = place(tiny_prior, person, part(photos, 4), replace(QUICK, coarse_steps=2, fine_steps=1))
+    assert found.alphas.shape == (1, 8, 6)
+    assert (found.alphas.argmax(-1) == 4).all()
+    torch.testing.assert_close(found.alphas.sum(-1), torch.ones(1, 8))
+    torch.testing.assert_close(found.ws, torch.einsum("blk,kld->bld", found.alphas, person.anchors.ws))
+    assert psnr(shown(tiny_prior, found, person.adapter), photos.images[4:5]).item() > 25
+
+
+def test_nearest_anchors_weigh_by_distance():
+    weights = nearest_anchors(torch.tensor([[0.3, 0.1, 0.5], [2.0, 2.0, 2.0]]))
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+    assert weights[0].argsort(descending=True).tolist() == [1, 0, 2]
+    torch.testing.assert_close(weights[1], torch.full((3,), 1 / 3))
+
+
+def test_refusals(tiny_prior, person, photos):
+    other = replace(tiny_prior, sha256="0" * 64, name="other")
+    with pytest.raises(PriorMismatchError, match="other"):
+        place(other, person, photos, QUICK)
+    with pytest.raises(UserError, match="no photos"):
+        invert(tiny_prior, replace(part(photos), folder=None), QUICK)
+    broken = replace(photos, cameras=torch.full_like(photos.cameras, float("nan")))
+    with pytest.raises(UserError, match=r"a\.png.* diverged at step 0"):
+        invert(tiny_prior, part(broken, 0), QUICK)

@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import torch
+
+from my3dgen.lora import new_adapter
+from my3dgen.personalize import PersonalizeConfig
+from my3dgen.regularize import EVERY, identity_and_symmetry
+from my3dgen.targets import targets_of
+
+
+def terms(prior, photos, truth, adapter, **weights):
+    targets = targets_of(photos, prior.config)
+    config = PersonalizeConfig(**weights)
+    return identity_and_symmetry(prior.generator, adapter, targets, lambda n: truth.ws[n], config)
+
+
+def test_off_by_default(tiny_prior, photos, truth):
+    assert terms(tiny_prior, photos, truth, None) is None
+
+
+def test_identity_is_nought_for_the_photo_itself_and_drives_the_adapter(tiny_prior, photos, truth):
+    adapter = new_adapter(tiny_prior.generator, 1, 1.0)
+    both = torch.arange(2)
+    loss = terms(tiny_prior, photos, truth, adapter, identity=1.0)
+    assert loss is not None
+    assert loss(0, both).item() < 1e-3
+    assert loss(1, both).item() == 0  # only every fourth step
+    other = replace(photos, images=photos.images.roll(1, 0))
+    loss = terms(tiny_prior, other, truth, adapter, identity=1.0)
+    assert loss is not None
+    value = loss(EVERY, both)
+    value.backward()
+    assert value.item() > 1e-3
+    assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in adapter.tensors.values())
+
+
+def test_symmetry_compares_mirrored_views(tiny_prior, photos, truth):
+    loss = terms(tiny_prior, photos, truth, None, symmetry=1.0)
+    assert loss is not None
+    value = loss(0, torch.arange(2)).item()
+    assert 0 < value < 1.0
+    assert value == loss(0, torch.arange(2)).item()
