@@ -1,4 +1,4 @@
-import sys
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -68,7 +68,7 @@ def test_stopped_work_goes_on_to_the_same_result(tiny_prior, photos, tmp_path, m
     path = tmp_path / "me.inverting"
     whole = invert(tiny_prior, photos, config)
 
-    module, saved = sys.modules["my3dgen.invert"], []
+    module, saved = importlib.import_module("my3dgen.invert"), []
     save_checkpoint = module.save_checkpoint
 
     def save_twice_then_stop(*arguments):

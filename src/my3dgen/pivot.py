@@ -14,13 +14,16 @@ from my3dgen.faces.album import Album
 from my3dgen.invert import Placed
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
-from my3dgen.personalize import QUALITIES
+from my3dgen.personalize import Quality
 from my3dgen.prior.store import Prior
 from my3dgen.targets import targets_of
 from my3dgen.tune import TuneConfig, tune
 
-STEPS = 40
-CONFIG: TuneConfig = replace(QUALITIES["standard"], steps=STEPS, warm=5)
+QUALITIES: dict[Quality, TuneConfig] = {
+    "draft": TuneConfig(steps=15, warm=5),
+    "standard": TuneConfig(steps=40, warm=5),
+    "max": TuneConfig(steps=300, window=None, samples=24),
+}
 
 
 def tune_on_photo(
@@ -29,7 +32,7 @@ def tune_on_photo(
     album: Album,
     placed: Placed | Anchors,
     index: int,
-    config: TuneConfig = CONFIG,
+    config: TuneConfig = QUALITIES["standard"],
 ) -> Adapter:
     """A copy of `adapter` trained on photo `index` of the album, whose latent and camera are in `placed`.
 

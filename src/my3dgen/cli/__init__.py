@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from my3dgen.allocator import keep_freed_memory
 from my3dgen.errors import UserError
 from my3dgen.progress import say
 
@@ -89,6 +90,7 @@ def run_verb(verb: str, config: type, arguments: list[str]) -> int:
     import tyro
 
     parsed = tyro.cli(config, prog=f"my3dgen {verb}", args=arguments)
+    keep_freed_memory()
     result = parsed.run()
     if parsed.json:
         print(json.dumps(result))

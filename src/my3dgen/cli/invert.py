@@ -59,19 +59,18 @@ class Invert(Verb):
 
         import torch
 
-        from my3dgen.allocator import keep_freed_memory
         from my3dgen.apps.sheet import save_image, sheet, to_image
         from my3dgen.cameras import camera_from_angles
         from my3dgen.cli.photos import album_at
         from my3dgen.evaluate.metrics import psnr
         from my3dgen.invert import QUALITIES, invert, place
         from my3dgen.lora import new_adapter
+        from my3dgen.pivot import QUALITIES as PIVOTS
         from my3dgen.pivot import tune_on_photo
         from my3dgen.targets import targets_of
         from my3dgen.tensor_file import write_tensors
 
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        keep_freed_memory()
         album = album_at(self.photo, prior, self.out.with_suffix(".album"))
         if len(album) > LARGEST:
             raise UserError(f"{self.photo} has {len(album)} photos; {LARGEST} at once fit a sheet")
@@ -97,7 +96,7 @@ class Invert(Verb):
             own = adapter
             if self.tune:
                 start = adapter or new_adapter(prior.generator, 1, 1.0)
-                own = tune_on_photo(prior, start, album, found, i)
+                own = tune_on_photo(prior, start, album, found, i, PIVOTS[self.quality])
             own = own and own.to(device)
             ws, camera = found.ws[i : i + 1].to(device), found.cameras[i : i + 1].to(device)
             with torch.no_grad():

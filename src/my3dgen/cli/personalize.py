@@ -55,7 +55,6 @@ class Personalize(Verb):
 
     def run(self) -> dict:
         """Invert, train, write the person and the sheet; returns figures."""
-        from my3dgen.allocator import keep_freed_memory
         from my3dgen.apps.sheet import save_image
         from my3dgen.cli.photos import album_at
         from my3dgen.cli.subject import load_subject
@@ -76,7 +75,6 @@ class Personalize(Verb):
             raise UserError(f"{folder}: is already there; choose another -o or delete it")
         prior, _ = load_subject(None, self.prior, self.device)
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        keep_freed_memory()
         album = album_at(self.album, prior, self.out.with_suffix(".album"))
         config = replace(
             QUALITIES[self.quality],

@@ -1,0 +1,160 @@
+"""The verbs `personalize` and `invert` on a toy prior."""
+
+import importlib
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from my3dgen import cli
+from my3dgen.faces.album import write_album
+from my3dgen.person import Person
+from my3dgen.prior.store import load_prior
+from my3dgen.tensor_file import read_tensors
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Fewer steps than draft."""
+    inversion = importlib.import_module("my3dgen.invert")
+    training = importlib.import_module("my3dgen.personalize")
+    pivot = importlib.import_module("my3dgen.pivot")
+    with pytest.MonkeyPatch.context() as patch:
+        for module, changes in (
+            (inversion, {"common_steps": 2, "coarse_steps": 1, "alone_factor": 1, "perceptual": 0.0}),
+            (training, {"steps": 11, "window": None, "samples": 8, "perceptual": 0.0}),
+            (pivot, {"steps": 2, "window": None, "samples": 8, "perceptual": 0.0}),
+        ):
+            patch.setitem(module.QUALITIES, "draft", replace(module.QUALITIES["draft"], **changes))
+        yield
+
+
+@pytest.fixture(scope="module")
+def album(photos, tmp_path_factory):
+    few = replace(
+        photos,
+        images=photos.images[:4],
+        cameras=photos.cameras[:4],
+        masks=photos.masks[:4],
+        names=photos.names[:4],
+    )
+    return write_album(tmp_path_factory.mktemp("one") / "album", few)
+
+
+@pytest.fixture(scope="module")
+def me(tiny_prior, album, tmp_path_factory, quick):
+    """A person file, made by the verb."""
+    path = tmp_path_factory.mktemp("people") / "new" / "me.safetensors"
+    verb = ["personalize", album, "-o", path, "--prior", tiny_prior.folder, "--rank", 2]
+    assert cli.main([*map(str, verb), "--quality", "draft"]) == 0
+    return path
+
+
+def run(capsys, *arguments) -> tuple[int, dict, str]:
+    code = cli.main([*map(str, arguments), "--json", "--quality", "draft"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out else {}, err
+
+
+def made(prior, capsys, album, path, *more):
+    code, result, err = run(capsys, "personalize", album, "-o", path, "--prior", prior.folder, *more)
+    assert code == 0, err
+    return result
+
+
+def test_an_album_becomes_a_person_file_and_a_sheet(tiny_prior, me):
+    person = Person.load(me, tiny_prior)
+    assert (person.adapter.rank, len(person.anchors)) == (2, 4)
+    assert person.card.made["method"] == "lora"
+    assert {p.name for p in me.parent.iterdir()} == {"me.safetensors", "me.sheet.png"}
+    with Image.open(me.with_name("me.sheet.png")) as sheet:
+        assert sheet.width > 4 * 192
+        assert sheet.height > 3 * 192
+
+
+def test_the_seed_decides(tiny_prior, album, tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        made(tiny_prior, capsys, album, tmp_path / f"{name}.safetensors", "--seed", seed)
+    a, b, c = (Person.load(tmp_path / f"{n}.safetensors").adapter.tensors for n in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tiny_prior, album, tmp_path, capsys, monkeypatch):
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "me.safetensors"
+    made(tiny_prior, capsys, album, whole)
+    tune = importlib.import_module("my3dgen.tune")
+    saving = tune.save_checkpoint
+
+    def stop_after_saving(*arguments):
+        saving(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "save_checkpoint", stop_after_saving)
+        code, _, err = run(capsys, "personalize", album, "-o", path, "--prior", tiny_prior.folder)
+    assert code == 130
+    assert "run the same command to go on" in err
+    assert {p.suffix for p in tmp_path.glob("me.*")} == {".inverting", ".training"}
+    made(tiny_prior, capsys, album, path)
+    assert not list(tmp_path.glob("me.*ing"))
+    first, second = (Person.load(p) for p in (whole, path))
+    assert all(torch.equal(t, second.adapter.tensors[n]) for n, t in first.adapter.tensors.items())
+    assert torch.equal(first.anchors.ws, second.anchors.ws)
+
+
+def test_full_tuning_leaves_a_prior_and_a_person_on_it(tiny_prior, album, tmp_path, capsys):
+    path = tmp_path / "me.safetensors"
+    result = made(tiny_prior, capsys, album, path, "--full")
+    tuned = load_prior(result["full_prior"])
+    person = Person.load(path, tuned)
+    assert person.card.made["method"] == "full"
+    assert tuned.sha256 != tiny_prior.sha256
+    assert all((t == 0).all() for n, t in person.adapter.tensors.items() if not n.endswith("lora_A"))
+    code, _, err = run(capsys, "personalize", album, "-o", path, "--prior", tiny_prior.folder, "--full")
+    assert (code, "already there" in err) == (2, True)
+
+
+@pytest.mark.parametrize("more", [("--space", "w+"), ("--tune",)])
+def test_photos_are_found_in_a_person_and_shown_from_other_sides(
+    tiny_prior, album, me, tmp_path, capsys, more
+):
+    out = tmp_path / "new.png"
+    verb = ["invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", -20, 20, "--person", me]
+    code, result, err = run(capsys, *verb, *more)
+    assert code == 0, err
+    assert (result["photos"], len(result["psnr"])) == (4, 4)
+    with Image.open(out) as picture:
+        assert picture.height > picture.width  # four photos, each with its inversion and two views
+    tensors, _ = read_tensors(out.with_suffix(".safetensors"), 1 << 20, remedy="")
+    assert tensors["alphas"].shape == (4, 8, 4)
+
+
+def test_the_prior_alone_inverts_too(tiny_prior, album, tmp_path, capsys):
+    out = tmp_path / "new.png"
+    code, _, err = run(capsys, "invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", 0)
+    assert code == 0, err
+    assert set(read_tensors(out.with_suffix(".safetensors"), 1 << 20, remedy="")[0]) == {"ws", "cameras"}
+
+
+def test_refusals(tiny_prior, album, me, tmp_path, capsys):
+    person = me
+    Image.new("RGB", (300, 300), "green").save(tmp_path / "grass.png")
+    prior = ("--prior", tiny_prior.folder)
+    other = tmp_path / "other"
+    cases = [
+        (("personalize", album, "-o", tmp_path / "me.pt", *prior), "ends in .safetensors"),
+        (("personalize", album, "-o", person, *prior, "--rank", 0), "--rank 0 is outside 1 to 64"),
+        (("personalize", tmp_path / "none", "-o", person, *prior), "does not exist"),
+        (("personalize", tmp_path / "grass.png", "-o", other / "me.safetensors", *prior), "no face"),
+        (("invert", tmp_path / "grass.png", "-o", other / "new.png", *prior), "no face"),
+        (("invert", album, "-o", tmp_path / "x.png", *prior, "--beta", 2), "--beta 2 is outside"),
+        (("invert", album, "-o", tmp_path / "x.png", "--person", person, "--prior", "mini"), "use the prior"),
+    ]
+    for arguments, line in cases:
+        code, _, err = run(capsys, *arguments)
+        assert code == 2, arguments
+        assert line in err
+    assert not list(tmp_path.glob("x.*"))
