@@ -60,6 +60,16 @@ def test_latents_can_be_refined_along(tiny_prior, truth, stranger):
     torch.testing.assert_close(person.anchors.ws[:, 0], person.anchors.ws[:, -1])  # still in W
 
 
+def test_the_seed_decides(tiny_prior, truth, stranger):
+    config = replace(QUICK, steps=2, perceptual=0.0)
+    a, b, c = (
+        personalize(tiny_prior, stranger, truth, replace(config, seed=seed)).adapter.tensors
+        for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
 def test_full_tuning_changes_all_but_the_mapping(tiny_prior, truth, stranger):
     tuned = finetune(tiny_prior, stranger, truth, replace(QUICK, rate=10 * FULL_RATE))
     before = fit_of(tiny_prior, truth, stranger)

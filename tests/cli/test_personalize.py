@@ -74,14 +74,6 @@ def test_an_album_becomes_a_person_file_and_a_sheet(tiny_prior, me):
         assert sheet.height > 3 * 192
 
 
-def test_the_seed_decides(tiny_prior, album, tmp_path, capsys):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        made(tiny_prior, capsys, album, tmp_path / f"{name}.safetensors", "--seed", seed)
-    a, b, c = (Person.load(tmp_path / f"{n}.safetensors").adapter.tensors for n in "abc")
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not all(torch.equal(a[name], c[name]) for name in a)
-
-
 def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tiny_prior, album, tmp_path, capsys, monkeypatch):
     whole, path = tmp_path / "whole.safetensors", tmp_path / "me.safetensors"
     made(tiny_prior, capsys, album, whole)
