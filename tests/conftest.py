@@ -1,5 +1,6 @@
 """One toy person for all tests: a tiny prior that draws something, and photos of it with known latents."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
@@ -46,3 +47,21 @@ def photos(tiny_prior, truth) -> Album:
         images = tiny_prior.generator.synthesis(truth.ws, truth.cameras).image.clamp(-1, 1)
     names = tuple(f"{name}.png" for name in truth.names or ())
     return Album(images, truth.cameras, torch.ones_like(images[:, :1]), names)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Inversion and personalization do the work of hundreds of steps in a few."""
+    # by name: `my3dgen.invert` and `my3dgen.personalize` are the functions
+    invert, personalize = (importlib.import_module(f"my3dgen.{name}") for name in ("invert", "personalize"))
+    real_tune, real_stages = personalize.tune, invert.stages_of
+
+    def tune(generator, adapter, leaves, targets, latents, config, perceptual, **others):
+        few = replace(config, steps=3)
+        return real_tune(generator, adapter, leaves, targets, latents, few, perceptual, **others)
+
+    def stages_of(*arguments):
+        return [replace(stage, steps=1) for stage in real_stages(*arguments)]
+
+    monkeypatch.setattr(personalize, "tune", tune)
+    monkeypatch.setattr(invert, "stages_of", stages_of)
