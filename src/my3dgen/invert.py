@@ -1,7 +1,8 @@
 """Photos to latents, the generator frozen: the anchors of a new person, or a place among a person's own.
 
-All photos of an album show one person. So one common latent is fitted to all of them first, with one
-set of planes for many cameras; every photo then starts from there and needs only a few steps more.
+Each photo starts from what the prior's encoder sees in it. Without an encoder one common latent is
+fitted to all photos first, since they show one person, with one set of planes for many cameras; either
+way every photo then needs only a few steps more.
 A photo that is placed among a person's anchors starts from those that look like it.
 """
 
@@ -18,7 +19,7 @@ from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
 from my3dgen.fit import Stage, distance, fit, seen
-from my3dgen.latents import AlphaSpace, WSpace, latent_statistics
+from my3dgen.latents import AlphaSpace, LatentStatistics, WSpace, latent_statistics
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person
@@ -82,8 +83,9 @@ def invert(
     targets = targets_of(album, config_of_prior, generator.w_avg.device)
     statistics = latent_statistics(generator)
     perceptual = load_perceptual("squeeze-feat", targets.images.device) if config.perceptual else None
-    few = len(targets) < FEW
-    stages = stages_of(prior, config, config.alone_factor if few else 1)
+    encoded = encode(prior, targets, statistics)
+    alone = encoded is None and len(targets) < FEW
+    stages = stages_of(prior, config, config.alone_factor if alone else 1)
     chunks = chunked(len(targets), config.batch)
 
     belongs = fingerprint(
@@ -104,14 +106,15 @@ def invert(
             save_checkpoint(unfinished, belongs, found, {})
 
     todo = [n for n in range(len(chunks)) if f"ws.{n}" not in found]
-    shared = not few and config.common_steps > 0
+    shared = encoded is None and not alone and config.common_steps > 0
     common = config.common_steps if shared and "common.u" not in found else 0
     each = sum(stage.steps for stage in stages)
     total = common + each * sum(len(chunks[n]) for n in todo)
     tick = ticker(total, f"inverting {len(targets)} photos")
 
     if not shared:
-        start, moves = statistics.mean.new_zeros(1, config_of_prior.w_dim), None
+        start = statistics.mean.new_zeros(1, config_of_prior.w_dim) if encoded is None else encoded
+        moves = None
     else:
         if common:
             space = WSpace(
@@ -142,7 +145,7 @@ def invert(
             WSpace(
                 statistics,
                 config_of_prior.num_ws,
-                start.expand(len(photos), -1),
+                start[list(photos)] if len(start) > 1 else start.expand(len(photos), -1),
                 plus=config.space == "w+",
                 rate=config.rate,
             ),
@@ -160,6 +163,17 @@ def invert(
         torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(chunks))]) for n in ("ws", "cameras")
     )
     return Anchors(ws, cameras, targets.names)
+
+
+@torch.no_grad()
+def encode(
+    prior: Prior, targets: Targets, statistics: LatentStatistics
+) -> Float[Tensor, "photos w_dim"] | None:
+    """What the prior's encoder sees in each photo, in units of the prior's spread; None without one."""
+    if prior.encoder is None:
+        return None
+    found = torch.cat([prior.encoder(images) for images in targets.images.split(8)])
+    return statistics.encode(found)
 
 
 @dataclass(frozen=True, eq=False)

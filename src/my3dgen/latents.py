@@ -33,6 +33,10 @@ class LatentStatistics:
         """Latents of coordinates that are standard normal under the prior."""
         return self.mean + u @ self.spread.T
 
+    def encode(self, w: Float[Tensor, "*shape w_dim"]) -> Float[Tensor, "*shape w_dim"]:
+        """Coordinates of latents; the inverse of `decode` where the prior spreads at all."""
+        return ((w - self.mean).double() @ torch.linalg.pinv(self.spread.double(), rtol=1e-4).T).float()
+
 
 @torch.no_grad()
 def latent_statistics(generator: Generator, count: int = 4000, seed: int = 123) -> LatentStatistics:

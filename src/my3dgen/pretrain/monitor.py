@@ -15,8 +15,6 @@ from my3dgen.synthetic.factors import HELD_OUT_SEEDS, sample_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 
-HELD_OUT = 8
-"""Held-out heads shown and measured during training."""
 YAWS = (-0.785, 0.0, 0.785)
 
 
@@ -26,7 +24,7 @@ class Log:
     def __init__(self, path: Path | None):
         self.path = path
 
-    def write(self, figures: dict[str, float]) -> None:
+    def write(self, figures: dict[str, float | int]) -> None:
         """One JSON line; numbers are rounded to five significant digits."""
         if self.path is None:
             return
@@ -44,10 +42,10 @@ def _psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 @torch.no_grad()
-def look(networks: Networks, pool: Pool, path: Path) -> dict[str, float]:
-    """Held-out heads through the encoder, and sampled heads, as a sheet; PSNR over the head's pixels."""
+def look(networks: Networks, pool: Pool, path: Path, count: int) -> dict[str, float | int]:
+    """`count` held-out heads through the encoder, and sampled ones, as a sheet; PSNR over head pixels."""
     device, generator = networks.device, networks.generator_average
-    count, num_ws = HELD_OUT, networks.config.num_ws
+    num_ws = networks.config.num_ws
     seeds = list(HELD_OUT_SEEDS[:count])
     rng = torch.Generator("cpu").manual_seed(0)
     cameras = draw_cameras(count, 2, rng).to(device)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from my3dgen.config import PriorConfig
 from my3dgen.pretrain import objectives
 from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig
-from my3dgen.pretrain.encoder import Encoder, EncoderConfig
 from my3dgen.pretrain.objectives import Weights
 from my3dgen.pretrain.pool import Batch
+from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.prior.generator import Generator, Rendered
 
 

@@ -65,6 +65,8 @@ class TrainConfig:
     """Steps of linear warm-up after a start without optimiser moments."""
     penalty_every: int = 16
     """Steps between gradient penalties."""
+    shown: int = 8
+    """Held-out heads measured and shown during training."""
     save_every: float = 240.0
     """Seconds between saves."""
     average_images: int = 20_000
@@ -224,7 +226,7 @@ class _Run:
         decay = 0.5 ** (images / config.average_images)
         refreshed = logged = saved = time.monotonic()
         step = 0
-        figures: dict[str, float] = {}
+        figures: dict[str, float | int] = {}
         sums: dict[str, Tensor] = {}
         since = 0
         while not self._over(step):
@@ -283,8 +285,10 @@ class _Run:
             out |= {name: value for name, value in verdict.items() if name != "r1"}
         return out
 
-    def _look(self, name: str) -> dict[str, float]:
-        figures = monitor.look(self.networks, self.pool, self.folder / "sheets" / f"{name}.png")
+    def _look(self, name: str) -> dict[str, float | int]:
+        figures = monitor.look(
+            self.networks, self.pool, self.folder / "sheets" / f"{name}.png", self.config.shown
+        )
         self.log.write({"images": self.progress.images, **figures})
         return figures
 

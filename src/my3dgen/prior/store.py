@@ -1,7 +1,7 @@
 """Priors on this machine: where they live, how they are checked, loaded and written.
 
 A prior is a folder: config.json, generator.safetensors, SHA256SUMS of these two, card.md, and
-perhaps directions.safetensors. The embedded ones are inside the package; the user's are under
+perhaps encoder.safetensors and directions.safetensors. The embedded ones are inside the package; the user's are under
 MY3DGEN_HOME, else in the cache directory of the platform's convention (XDG_CACHE_HOME).
 """
 
@@ -20,19 +20,22 @@ from torch import Tensor
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
 from my3dgen.prior.directions import load_directions
+from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.prior.generator import Generator
 from my3dgen.tensor_file import read_tensors, write_tensors
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "priors"
-CONFIG, WEIGHTS, SUMS, CARD, DIRECTIONS = (
+CONFIG, WEIGHTS, SUMS, CARD, DIRECTIONS, ENCODER = (
     "config.json",
     "generator.safetensors",
     "SHA256SUMS",
     "card.md",
     "directions.safetensors",
+    "encoder.safetensors",
 )
 MAX_WEIGHTS_BYTES = 1 << 30
 MAX_DIRECTIONS_BYTES = 16 << 20
+MAX_ENCODER_BYTES = 256 << 20
 MAX_TEXT_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 REMEDY = "import or install this prior again"
@@ -67,6 +70,8 @@ class Prior:
     directions: dict[str, Tensor]
     """Edit directions in W by attribute, "w_dim" each."""
     folder: Path
+    encoder: Encoder | None = None
+    """Image to latent, where inversion starts; not every prior has one."""
 
     @property
     def config(self) -> PriorConfig:
@@ -132,6 +137,7 @@ def load_prior(name_or_path: str | os.PathLike = "mini", device: str | torch.dev
         sha256=digest,
         directions=read_directions(folder, config, device),
         folder=folder,
+        encoder=read_encoder(folder, config, device),
     )
 
 
@@ -192,6 +198,19 @@ def read_directions(folder: Path, config: PriorConfig, device: str | torch.devic
                 "make it again"
             )
     return {name: vector.float().to(device) for name, vector in directions.items()}
+
+
+def read_encoder(folder: Path, config: PriorConfig, device: str | torch.device) -> Encoder | None:
+    """The prior's encoder, or None."""
+    path = folder / ENCODER
+    if not path.is_file():
+        return None
+    with torch.device("meta"):
+        encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
+    shapes = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    tensors, _ = read_tensors(path, MAX_ENCODER_BYTES, remedy=REMEDY, shapes=shapes)
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder.eval().requires_grad_(False).to(device)
 
 
 def read_sums(folder: Path) -> dict[str, str]:

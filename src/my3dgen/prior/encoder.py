@@ -1,4 +1,4 @@
-"""Image to latent: a start value for inversion, and the teacher that shapes W during training."""
+"""Image to latent in one pass: where inversion starts, and what shapes W while a prior is trained."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A convolutional network from one face crop to a W latent, as an offset from the mean latent."""
+    """A convolutional network from one face crop to a W latent, ."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], *, dtype: torch.dtype = torch.float32
     ) -> Float[Tensor, "batch w_dim"]:
-        """Offset from the mean latent for images in [-1, 1] on the prior's background."""
+        """Latents for images in [-1, 1] on the prior's background."""
         device = images.device.type
         x = images.to(memory_format=torch.channels_last)
         with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
