@@ -172,7 +172,7 @@ def check_networks() -> Iterator[Check]:
 
 def check_priors() -> Iterator[Check]:
     """Every prior on this machine against its own SHA256SUMS; without `mini` there is no default."""
-    from my3dgen.prior.store import CONFIG, EMBEDDED, WEIGHTS, prior_folders, read_sums
+    from my3dgen.prior.store import EMBEDDED, WEIGHTS, prior_folders, read_sums
 
     folders = prior_folders()
     if "mini" not in folders:
@@ -181,9 +181,7 @@ def check_priors() -> Iterator[Check]:
         remedy = REINSTALL if folder.is_relative_to(EMBEDDED) else f"import it again and delete {folder}"
         try:
             sums = read_sums(folder)
-            wrong = [
-                n for n in (CONFIG, WEIGHTS) if not (folder / n).is_file() or sha256(folder / n) != sums[n]
-            ]
+            wrong = [n for n in sums if not (folder / n).is_file() or sha256(folder / n) != sums[n]]
         except UserError as error:
             yield Check(f"prior {name}", "missing", str(error))
             continue

@@ -37,7 +37,7 @@ from my3dgen.evaluate.report import write_page
 from my3dgen.evaluate.stages import Stages, fingerprint, write_json
 from my3dgen.faces.album import Album, read_album
 from my3dgen.person import Person
-from my3dgen.prior.store import Prior, load_prior
+from my3dgen.prior.store import Prior, load_prior, read_sums
 from my3dgen.synthetic.album import read_truth
 
 BUNDLED = Path(my3dgen.__file__).parent / "weights" / "demo"
@@ -68,7 +68,11 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     keep_freed_memory()
     out, quality = config.out, config.quality
     prior, truth = load_prior(config.prior), read_truth(config.album)
-    whole = {"my3dgen": my3dgen.__version__, "prior": prior.sha256, "album": fingerprint_of(config.album)}
+    whole = {
+        "my3dgen": my3dgen.__version__,
+        "prior": read_sums(prior.folder),
+        "album": fingerprint_of(config.album),
+    }
     out.mkdir(parents=True, exist_ok=True)
     stages = Stages(out / "stages")
 
@@ -101,7 +105,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 
     pictures = stages.run(
         "pictures",
-        [quality, list(scores)],
+        [quality, list(scores), sorted(prior.directions)],
         lambda: draw_all(prior, person, learn, test, views, YAWS, list(scores), quality, out),
         ("personalize", "true views"),
     )

@@ -28,16 +28,16 @@ def notes_on(report: Mapping[str, Any]) -> list[str]:
     lost = lost_figures(report)
     if lost:
         notes.append(
-            f"Personalising did not always help: the prior alone was nearer in {', '.join(lost)}. It may use all "
-            "of W; a person's alpha-space holds mixtures of the learned photos only, so an expression or a light "
-            "that none of them shows is out of its reach."
+            f"Personalising did not always help: the prior alone was nearer in {', '.join(lost)}. The prior "
+            "may use all of W; a person's alpha-space holds mixtures of the learned photos only, so an "
+            "expression or a light that none of them shows is out of its reach."
         )
     else:
         notes.append("The personalised generator was nearer than the prior alone in every figure above.")
     if not report["prior"]["directions"]:
         notes.append(
-            "There is no smile above because this prior has no edit directions; my3dgen prior directions finds "
-            "some."
+            "There is no smile above because this prior has no edit directions; my3dgen prior directions "
+            "finds some."
         )
     return notes
 
