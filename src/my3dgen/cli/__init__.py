@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior show": ("prior_show", "PriorShow", "one prior: sizes, hash, card"),
     "prior import": ("prior_import", "PriorImport", "bring your own EG3D checkpoint"),
     "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
+    "prior publish": ("prior_publish", "PriorPublish", "a trained state to a prior"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),
     "synthetic album": ("synthetic_album", "SyntheticAlbum", "photos of one synthetic person"),
     "synthetic dataset": ("synthetic_dataset", "SyntheticDataset", "an EG3D dataset of heads"),

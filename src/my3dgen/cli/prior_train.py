@@ -23,6 +23,8 @@ class PriorTrain(Verb):
     """Time for this run, rendering included."""
     resume: Path | None = None
     """A training state elsewhere to start from when OUT holds none."""
+    prior: str | None = None
+    """A published prior that gives what RESUME lacks of generator and encoder."""
     batch: int = 32
     """Images per step and process."""
     heads: int = 12000
@@ -51,6 +53,7 @@ class PriorTrain(Verb):
     def run(self) -> dict:
         """Train until the time is up or Ctrl-C, then save."""
         from my3dgen.pretrain.train import TrainConfig, train
+        from my3dgen.prior.store import find_prior
 
         ratio = self.rate / TrainConfig.rate
         config = TrainConfig(
@@ -72,5 +75,9 @@ class PriorTrain(Verb):
             max_steps=self.max_steps,
         )
         return train(
-            config, self.out, device=None if self.device == "auto" else self.device, resume=self.resume
+            config,
+            self.out,
+            device=None if self.device == "auto" else self.device,
+            resume=self.resume,
+            prior=None if self.prior is None else find_prior(self.prior),
         )

@@ -66,4 +66,3 @@ def encode_heads(
     latents = torch.cat(found)[:heads]
     save_checkpoint(unfinished, belongs, {"latents": latents}, {})
     return latents
-

@@ -1,8 +1,9 @@
 """Training state on disk: small files to carry to another machine, full ones to go on where it stopped.
 
-A folder holds `generator.safetensors`, `encoder.safetensors` and `discriminator.safetensors` (running
-averages, fp16) and `training.json`; with `full=True` also `full.safetensors` (all weights and optimiser
-moments, fp32). Resuming without the full file restarts the optimisers, which then warm up.
+A folder holds `generator.safetensors` and `encoder.safetensors` (running averages, fp16),
+`discriminator.safetensors` (int8) and `training.json`; with `full=True` also `full.safetensors` (all
+weights and optimiser moments, fp32). Resuming without the full file restarts the optimisers, which then
+warm up. What a folder lacks of generator and encoder is taken from a published prior.
 """
 
 import json
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from my3dgen.errors import FileFormatError
+from my3dgen.int8 import from_int8, to_int8
 from my3dgen.pretrain.networks import Networks
 
 
@@ -62,7 +64,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "generator.safetensors", half(networks.generator_average))
     _write(folder / "encoder.safetensors", half(networks.encoder_average))
-    _write(folder / "discriminator.safetensors", half(networks.discriminator))
+    _write(folder / "discriminator.safetensors", to_int8(networks.discriminator.state_dict()))
     if full:
         tensors = {
             f"{name}/{key}": value
@@ -79,10 +81,13 @@ def save(
     beside.replace(folder / "training.json")
 
 
-def load(folder: Path, networks: Networks, optimizers: dict[str, Optimizer]) -> tuple[Progress, bool]:
+def load(
+    folder: Path, networks: Networks, optimizers: dict[str, Optimizer], prior: Path | None = None
+) -> tuple[Progress, bool]:
     """Restore what the folder holds; the flag tells whether the optimisers' moments came too.
 
-    A missing discriminator or encoder starts anew. Raises FileFormatError for another configuration.
+    A generator or encoder that the folder lacks comes from `prior`, a prior's folder; what neither has
+    starts anew. Raises FileFormatError for another configuration.
     """
     described = json.loads((folder / "training.json").read_text())
     if described["config"] != networks.config.to_dict():
@@ -103,8 +108,9 @@ def load(folder: Path, networks: Networks, optimizers: dict[str, Optimizer]) -> 
         "encoder": (networks.encoder, networks.encoder_average),
         "discriminator": (networks.discriminator,),
     }.items():
-        if (path := folder / f"{name}.safetensors").exists():
-            tensors = {key: value.float() for key, value in load_file(path).items()}
+        places = [place / f"{name}.safetensors" for place in (folder, prior) if place is not None]
+        if path := next((place for place in places if place.exists()), None):
+            tensors = from_int8(load_file(path))
             for module in modules:
                 module.load_state_dict(tensors)
     return progress, False

@@ -103,12 +103,18 @@ def my_seeds(first: int, ranks: Ranks) -> Iterator[int]:
 
 
 def train(
-    config: TrainConfig, folder: Path, *, device: str | None = None, resume: Path | None = None
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: str | None = None,
+    resume: Path | None = None,
+    prior: Path | None = None,
 ) -> dict:
     """Train into `folder` and return the last figures.
 
-    Goes on from `folder` when it holds a state, else from `resume` (a state folder elsewhere), else
-    starts anew. Raises UserError for an unknown preset or a batch that does not divide by 8.
+    Goes on from `folder` when it holds a state, else from `resume` (a state folder elsewhere, which may
+    leave generator and encoder to `prior`, the folder of a published one), else starts anew. Raises
+    UserError for an unknown preset or a batch that does not divide by 8.
     """
     if config.preset not in PRESETS:
         raise UserError(f"unknown preset '{config.preset}'; choose one of {', '.join(PRESETS)}")
@@ -117,7 +123,7 @@ def train(
     ranks = join(device)
     stopper = Stopper()
     try:
-        return _Run(config, folder, ranks, stopper, resume).go()
+        return _Run(config, folder, ranks, stopper, resume, prior).go()
     finally:
         stopper.restore()
         leave()
@@ -125,7 +131,13 @@ def train(
 
 class _Run:
     def __init__(
-        self, config: TrainConfig, folder: Path, ranks: Ranks, stopper: Stopper, resume: Path | None
+        self,
+        config: TrainConfig,
+        folder: Path,
+        ranks: Ranks,
+        stopper: Stopper,
+        resume: Path | None,
+        prior: Path | None,
     ):
         self.config, self.folder, self.ranks, self.stopper = config, folder, ranks, stopper
         self.started = time.monotonic()
@@ -135,8 +147,8 @@ class _Run:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
-        prior = PRESETS[config.preset]
-        self.networks = Networks(prior, device, config.seed)
+        shape = PRESETS[config.preset]
+        self.networks = Networks(shape, device, config.seed)
         nets = self.networks
         mapping = parameters_of(nets.generator.backbone.mapping)
         mapped = {id(p) for p in mapping}
@@ -164,7 +176,7 @@ class _Run:
         self.progress, moments = state.Progress(next_seed=TRAIN_SEEDS.start), False
         source = next((f for f in (folder, resume) if f is not None and (f / "training.json").exists()), None)
         if source is not None:
-            self.progress, moments = state.load(source, nets, self.optimizers)
+            self.progress, moments = state.load(source, nets, self.optimizers, prior)
             self._say(f"resuming {source} at {self.progress.images:,} images")
         self.progress.runs += 1
         self.warm = config.warm_up if not moments else 0
@@ -183,7 +195,7 @@ class _Run:
         self.judge_with_penalty = captured(
             lambda judged: self.steps.judge_with_penalty(judged, config.penalty_every), self.judging
         )
-        self.pool = Pool(config.heads, config.views, prior.img_resolution, NUM_FACTORS, device)
+        self.pool = Pool(config.heads, config.views, shape.img_resolution, NUM_FACTORS, device)
         self.log = monitor.Log(folder / "log.jsonl" if ranks.leads else None)
 
     def _say(self, line: str) -> None:

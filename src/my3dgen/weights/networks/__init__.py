@@ -9,10 +9,10 @@ import hashlib
 import json
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from my3dgen.errors import MissingWeightsError
+from my3dgen.int8 import from_int8
 
 FOLDER = Path(__file__).parent
 
@@ -39,14 +39,7 @@ def load_tensors(name: str) -> tuple[dict[str, Tensor], dict | None]:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != manifest()[name]["sha256"]:
         raise MissingWeightsError(f"{path} is damaged (sha256 differs); reinstall my3dgen")
-    stored = load(data)
-    tensors = {}
-    for key, value in stored.items():
-        scale = stored.get(f"{key}.scale")
-        if scale is not None:
-            tensors[key] = value.float() * scale.reshape(-1, *[1] * (value.ndim - 1))
-        elif not key.endswith(".scale"):
-            tensors[key] = value.float() if value.dtype == torch.float16 else value
+    tensors = from_int8(load(data))
     # safetensors keeps its header as JSON after eight bytes of length.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     graph = header.get("__metadata__", {}).get("graph")

@@ -1,0 +1,48 @@
+"""`my3dgen prior publish`: a training state to a prior people can use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from my3dgen.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorPublish(Verb):
+    """Turn the state that `my3dgen prior train` left into a prior of this machine.
+
+    Heads are rendered and encoded to learn how latents are spread; this takes a second or two each.
+    """
+
+    state: Positional[Path]
+    """Folder of the training state."""
+    name: str
+    """Name of the new prior."""
+    card: Path | None = None
+    """Text of its model card; default: the counts of the training."""
+    heads: int = 500
+    """Heads to encode."""
+
+    def run(self) -> dict:
+        """Write the prior; an interrupted call goes on."""
+        import json
+
+        from my3dgen.config import PriorConfig
+        from my3dgen.errors import UserError
+        from my3dgen.pretrain.publish import publish
+        from my3dgen.prior.store import check_new_name
+
+        folder = check_new_name(self.name)
+        described = self.state / "training.json"
+        if not described.is_file():
+            raise UserError(f"{self.state}: holds no training state; give the --out of my3dgen prior train")
+        training = json.loads(described.read_text())
+        counts = "".join(f"- {name}: {value}\n" for name, value in training["progress"].items())
+        card = f"# {self.name}\n\nTrained on synthetic heads.\n\n{counts}"
+        card = self.card.read_text() if self.card else card
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        publish(self.state, folder, PriorConfig.from_dict(training["config"]), card, heads=self.heads)
+        if not self.json:
+            print(f"prior '{self.name}' is in {folder}")
+        return {"name": self.name, "folder": str(folder)}
