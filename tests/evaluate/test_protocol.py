@@ -1,0 +1,104 @@
+import importlib
+
+import pytest
+import torch
+
+from my3dgen.evaluate.methods import Found, Method, personalised, prior_alone, times, tuned_in_full
+from my3dgen.evaluate.metrics import Judge
+from my3dgen.evaluate.protocol import held_out, novel_views, select
+from my3dgen.invert import FEW, QUALITIES
+from my3dgen.lora import new_adapter
+from my3dgen.person import new_person
+
+methods_module = importlib.import_module("my3dgen.evaluate.methods")
+JUDGE = Judge(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)), lambda images, _: images.flatten(1)[:, :128])
+
+
+@pytest.fixture
+def perfect(tiny_prior, truth):
+    """A method that knows the answer; what it was asked is kept."""
+    asked = []
+
+    def find(album, correct_cameras):
+        asked.append((album.names, correct_cameras))
+        rows = [int(name[0], 36) - 10 for name in album.names]
+        return Found(truth.ws[rows], truth.cameras[rows])
+
+    return Method("prior", "W", tiny_prior.generator, None, find), asked
+
+
+def test_a_perfect_inversion_scores_perfectly(perfect, photos):
+    method, asked = perfect
+    made = held_out(method, photos, JUDGE)
+    assert [score.psnr for score in made.scores] == pytest.approx([100.0] * 6, abs=1)
+    assert [score.identity for score in made.scores] == pytest.approx([1.0] * 6, abs=1e-3)
+    assert asked == [(photos.names, True)]
+
+
+def test_a_wrong_inversion_scores_worse(perfect, photos):
+    method, _ = perfect
+    mixed = select(photos, photos.names[::-1])
+    mixed = type(photos)(photos.images, photos.cameras, photos.masks, mixed.names)
+    assert max(score.psnr for score in held_out(method, mixed, JUDGE).scores) < 60
+
+
+def test_unseen_views_come_from_the_source_alone_by_exact_cameras(perfect, photos, truth, tiny_prior):
+    method, asked = perfect
+    with torch.no_grad():
+        images = tiny_prior.generator.synthesis(truth.ws[2:3].expand(6, -1, -1), truth.cameras).image.clamp(
+            -1, 1
+        )
+    views = type(photos)(images, photos.cameras, photos.masks, photos.names)
+    made = novel_views(method, views, 2, JUDGE)
+    assert asked == [(("c.png",), False)]
+    assert min(score.psnr for score in made.scores) > 90
+
+
+@pytest.fixture
+def person(tiny_prior, truth):
+    return new_person(tiny_prior, new_adapter(tiny_prior.generator, 1, 1.0), truth)
+
+
+@pytest.mark.parametrize("count", [1, FEW])
+def test_every_method_spends_the_same_steps_on_a_photo(count, tiny_prior, photos, person, monkeypatch):
+    album = select(photos, photos.names[:count])
+    spent = {}
+
+    def invert(prior, album, config):
+        # as `invert` documents: a photo without a common start takes `alone_factor` times the steps
+        spent["prior"] = config.coarse_steps * (config.alone_factor if len(album) < FEW else 1)
+        return person.anchors
+
+    def place(prior, person, album, config):
+        spent["lora"] = config.coarse_steps * methods_module.PLACE_FACTOR
+        return person.anchors
+
+    monkeypatch.setattr(methods_module, "invert", invert)
+    monkeypatch.setattr(methods_module, "place", place)
+    prior_alone(tiny_prior, "standard").invert(album, True)
+    personalised(tiny_prior, person, "standard").invert(album, True)
+    assert spent["prior"] == spent["lora"] > 0
+
+
+def test_times_changes_the_steps_a_photo_alone():
+    config = QUALITIES["standard"]
+    tripled = times(config, 3)
+    assert (tripled.coarse_steps, tripled.fine_steps) == (3 * config.coarse_steps, 3 * config.fine_steps)
+    assert times(tripled, 1) == tripled and tripled.common_steps == config.common_steps
+
+
+def test_a_fully_tuned_generator_is_drawn_as_it_is(tiny_prior, truth, photos):
+    import copy
+
+    from my3dgen.evaluate.protocol import reproduce
+
+    tuned = copy.deepcopy(tiny_prior.generator)
+    with torch.no_grad():
+        tuned.superresolution.block1.torgb.bias += 0.3
+    method = tuned_in_full(tiny_prior, tuned, truth, "draft")
+    assert method.name == "full"
+    images = reproduce(method.generator, method.adapter, truth.ws, truth.cameras)
+    with torch.no_grad():
+        expected = tuned.synthesis(truth.ws, truth.cameras).image.clamp(-1, 1)
+    torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
+    assert (images - photos.images).abs().mean() > 0.02
