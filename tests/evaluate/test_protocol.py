@@ -1,4 +1,5 @@
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from my3dgen.invert import FEW, QUALITIES
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
 
-methods_module = importlib.import_module("my3dgen.evaluate.methods")
+invert_module = importlib.import_module("my3dgen.invert")
 JUDGE = Judge(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)), lambda images, _: images.flatten(1)[:, :128])
 
 
@@ -59,25 +60,24 @@ def person(tiny_prior, truth):
     return new_person(tiny_prior, new_adapter(tiny_prior.generator, 1, 1.0), truth)
 
 
+@pytest.mark.parametrize("quality", QUALITIES)
 @pytest.mark.parametrize("count", [1, FEW])
-def test_every_method_spends_the_same_steps_on_a_photo(count, tiny_prior, photos, person, monkeypatch):
+def test_every_method_spends_the_same_steps_on_a_photo(
+    count, quality, tiny_prior, photos, person, monkeypatch
+):
+    spent, real = [], invert_module.fit
+
+    def fit(generator, space, targets, photos, stages, *others, together=None, **named):
+        if together is None:  # else a common start, which is not counted
+            spent.append([stage.steps for stage in stages])
+        few = [replace(stage, steps=1) for stage in stages]
+        return real(generator, space, targets, photos, few, *others, together=together, **named)
+
+    monkeypatch.setattr(invert_module, "fit", fit)
     album = select(photos, photos.names[:count])
-    spent = {}
-
-    def invert(prior, album, config):
-        # as `invert` documents: a photo without a common start takes `alone_factor` times the steps
-        spent["prior"] = config.coarse_steps * (config.alone_factor if len(album) < FEW else 1)
-        return person.anchors
-
-    def place(prior, person, album, config):
-        spent["lora"] = config.coarse_steps * methods_module.PLACE_FACTOR
-        return person.anchors
-
-    monkeypatch.setattr(methods_module, "invert", invert)
-    monkeypatch.setattr(methods_module, "place", place)
-    prior_alone(tiny_prior, "standard").invert(album, True)
-    personalised(tiny_prior, person, "standard").invert(album, True)
-    assert spent["prior"] == spent["lora"] > 0
+    for method in (prior_alone(tiny_prior, quality), personalised(tiny_prior, person, quality)):
+        method.invert(album, True)
+    assert len(spent) == 2 and spent[0] == spent[1] and min(spent[0]) > 0
 
 
 def test_times_changes_the_steps_a_photo_alone():

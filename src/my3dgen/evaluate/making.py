@@ -61,6 +61,7 @@ def to_album(photos: Path, folder: Path, prior: Prior) -> dict[str, Any]:
         track(found, "photos"),
         folder,
         resolution=prior.config.img_resolution,
+        world="mini" if prior.config.white_back else "ffhq",
         others=others,
         say=say,
         draw=lambda images, captions: sheet(images, captions, cell=200),

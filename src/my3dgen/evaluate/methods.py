@@ -2,8 +2,8 @@
 
 Each inverts a photo in its own latent space, all with the same number of steps a photo. The prior alone
 searches W. A personalised generator searches the alpha-space of its anchors, as the paper does: elsewhere
-it has learned nothing about the person. Given several photos, the prior also gets a common start made
-from all of them, which costs it nothing here and makes the baseline stronger.
+it has learned nothing about the person. The prior starts where `invert` starts it: from its encoder, or
+from one latent fitted to all photos given. That comes on top of the steps and makes the baseline stronger.
 """
 
 from collections.abc import Callable
@@ -50,9 +50,9 @@ def prior_alone(prior: Prior, quality: Quality) -> Method:
     """The frozen prior, inverting in W."""
 
     def find(album: Album, correct_cameras: bool) -> Found:
-        config = replace(QUALITIES[quality], cameras=correct_cameras)
-        # a few photos are given `alone_factor` times the steps by `invert` itself
-        found = invert(prior, album, config if len(album) < FEW else times(config, PLACE_FACTOR))
+        config = times(QUALITIES[quality], factor_for(album))
+        # alone_factor: `invert` shall not give a lonely photo more steps on its own account
+        found = invert(prior, album, replace(config, cameras=correct_cameras, alone_factor=1))
         return Found(found.ws, found.cameras)
 
     return Method("prior", "W", prior.generator, None, find)
@@ -62,12 +62,17 @@ def personalised(prior: Prior, person: Person, quality: Quality, name: str = "lo
     """A person's generator, inverting in the alpha-space of the person's anchors."""
 
     def find(album: Album, correct_cameras: bool) -> Found:
-        config = replace(QUALITIES[quality], cameras=correct_cameras)
-        alone = times(config, config.alone_factor // PLACE_FACTOR)
-        found = place(prior, person, album, alone if len(album) < FEW else config)
+        # `place` multiplies by PLACE_FACTOR itself
+        config = times(QUALITIES[quality], factor_for(album) // PLACE_FACTOR)
+        found = place(prior, person, album, replace(config, cameras=correct_cameras))
         return Found(found.ws, found.cameras)
 
     return Method(name, "alpha-space", prior.generator, person.adapter, find)
+
+
+def factor_for(album: Album) -> int:
+    """How many times the steps of an anchor a photo gets: more when it stands alone."""
+    return PLACE_FACTOR * (1 if len(album) >= FEW else 3)
 
 
 def tuned_in_full(prior: Prior, generator: Generator, anchors: Anchors, quality: Quality) -> Method:
