@@ -13,7 +13,7 @@ def space(tiny_prior, truth):
     """Exactly the true latents, which do not move."""
     size = tiny_prior.config.w_dim
     plain = LatentStatistics(torch.zeros(size), torch.eye(size))
-    return WSpace(plain, tiny_prior.config.num_ws, truth.ws[:2, 0], rate=0.0, weight=0.0)
+    return WSpace(plain, tiny_prior.config.num_ws, truth.ws[:2, :1], rate=0.0, weight=0.0)
 
 
 def targets(photos, cameras):

@@ -12,6 +12,7 @@ from my3dgen.faces.album import Album
 from my3dgen.invert import InvertConfig, invert, nearest_anchors, place
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
+from my3dgen.prior.encoder import Encoder, EncoderConfig
 
 QUICK = InvertConfig(common_steps=12, coarse_steps=12, fine_steps=3, perceptual=0.05, batch=3)
 
@@ -53,6 +54,31 @@ def test_the_common_start_pays(tiny_prior, photos):
     alone = invert(tiny_prior, photos, replace(few, common_steps=0))
     better = psnr(shown(tiny_prior, common), photos.images) - psnr(shown(tiny_prior, alone), photos.images)
     assert better.mean() > 1
+
+
+class Astray(Encoder):
+    """Sees the true latents, all wrong in the same way."""
+
+    def __init__(self, truth):
+        super().__init__(EncoderConfig(64, truth.ws.shape[2]))
+        rng = torch.Generator().manual_seed(2)
+        self.latents = truth.ws[:, 0] + 0.3 * torch.randn(truth.ws.shape[2], generator=rng)
+
+    def forward(self, images, *, dtype=torch.float32):
+        return self.latents[: len(images)]
+
+
+def test_an_encoder_s_view_is_the_start_and_its_common_error_is_learned(tiny_prior, truth, photos):
+    prior = replace(tiny_prior, encoder=Astray(truth))
+    still = replace(QUICK, coarse_steps=1, fine_steps=0, rate=0.0, cameras=False)
+    seen = invert(prior, photos, still)
+    torch.testing.assert_close(seen.ws[:, 0], prior.encoder.latents, atol=1e-2, rtol=0)
+    few = replace(QUICK, coarse_steps=3, fine_steps=0, rate=0.1)
+    learned, plain = (invert(prior, photos, replace(few, common_steps=n)) for n in (1, 0))
+    start, with_pilots, without = (
+        psnr(shown(prior, found), photos.images).mean() for found in (seen, learned, plain)
+    )
+    assert start < without < with_pilots
 
 
 def test_single_photos_and_w_plus(tiny_prior, photos):

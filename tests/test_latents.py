@@ -16,7 +16,7 @@ def test_statistics_describe_the_prior_s_own_latents(tiny_prior):
 
 def test_w_repeats_its_vector_and_w_plus_does_not(tiny_prior):
     statistics = latent_statistics(tiny_prior.generator, count=200)
-    start = torch.randn(2, tiny_prior.config.w_dim, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(2, 1, tiny_prior.config.w_dim, generator=torch.Generator().manual_seed(0))
     one, many = (WSpace(statistics, 8, start, plus=plus) for plus in (False, True))
     torch.testing.assert_close(one.ws(), many.ws())
     assert (one.variables()[0][0].shape[1], many.variables()[0][0].shape[1]) == (1, 8)

@@ -1,7 +1,8 @@
 """Photos to latents, the generator frozen: the anchors of a new person, or a place among a person's own.
 
-Each photo starts from what the prior's encoder sees in it. Without an encoder one common latent is
-fitted to all photos first, since they show one person, with one set of planes for many cameras; either
+All photos of an album show one person, so what is learned on some helps with all. Each photo starts
+from what the prior's encoder sees in it, corrected by what fitting a few pilot photos changed. Without an
+encoder one common latent is fitted to all photos first, with one set of planes for many cameras. Either
 way every photo then needs only a few steps more.
 A photo that is placed among a person's anchors starts from those that look like it.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
-from my3dgen.fit import Stage, distance, fit, seen
+from my3dgen.fit import Fit, Stage, distance, fit, seen
 from my3dgen.latents import AlphaSpace, LatentStatistics, WSpace, latent_statistics
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
@@ -29,7 +30,8 @@ from my3dgen.progress import track
 from my3dgen.targets import Targets, targets_of
 
 Quality = Literal["draft", "standard", "max"]
-FEW = 4  # photos; fewer do not pay for a common latent
+FEW = 4  # photos; fewer have nothing to share
+W_PLUS_RATE = 1 / 3
 PLACE_FACTOR = 2  # steps of a photo that starts from a mixture of anchors
 
 
@@ -40,17 +42,18 @@ class InvertConfig:
     space: Literal["w", "w+"] = "w"
     """One vector for all layers, or one a layer: nearer to the photo, less so from other sides."""
     common_steps: int = 40
-    """Steps that fit one latent to the whole album (0 for none; never for fewer than 4 photos)."""
+    """Steps that fit one latent to the whole album, if the prior has no encoder; 0 also leaves out the
+    pilot photos of one that has. Never for fewer than 4 photos."""
     coarse_steps: int = 8
     """Steps a photo on a quarter of the rays."""
     fine_steps: int = 3
     """Steps a photo on all rays, with the perceptual distance."""
     alone_factor: int = 6
-    """A photo without a common start takes this many times the steps."""
+    """Photos by themselves, fewer than 4, take this many times the steps."""
     perceptual: float = 0.1
     """Weight of the perceptual distance."""
-    rate: float = 0.3
-    """Learning rate in units of the prior's standard deviation."""
+    rate: float = 0.15
+    """Learning rate in units of the prior's standard deviation (W+ takes a third of it)."""
     cameras: bool = True
     """Whether cameras are corrected a little, too."""
     batch: int = 4
@@ -79,14 +82,14 @@ def invert(
     the same result; it is left for the caller to delete. Raises UserError for an album without photos
     or when the optimisation diverges.
     """
-    generator, config_of_prior = prior.generator, prior.config
-    targets = targets_of(album, config_of_prior, generator.w_avg.device)
+    generator, device = prior.generator, prior.generator.w_avg.device
+    targets = targets_of(album, prior.config, device)
     statistics = latent_statistics(generator)
-    perceptual = load_perceptual("squeeze-feat", targets.images.device) if config.perceptual else None
+    perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
+    few = len(targets) < FEW
+    stages = stages_of(prior, config, config.alone_factor if few else 1)
+    runs = chunked(len(targets), config.batch)
     encoded = encode(prior, targets, statistics)
-    alone = encoded is None and len(targets) < FEW
-    stages = stages_of(prior, config, config.alone_factor if alone else 1)
-    chunks = chunked(len(targets), config.batch)
 
     belongs = fingerprint(
         "invert",
@@ -100,69 +103,84 @@ def invert(
     kept = load_checkpoint(unfinished, belongs) if unfinished else None
     found = dict(kept.tensors) if kept else {}
 
-    def keep(tensors: dict[str, Tensor]) -> None:
+    def keep(**tensors: Tensor) -> None:
         found.update(tensors)
         if unfinished:
             save_checkpoint(unfinished, belongs, found, {})
 
-    todo = [n for n in range(len(chunks)) if f"ws.{n}" not in found]
-    shared = encoded is None and not alone and config.common_steps > 0
-    common = config.common_steps if shared and "common.u" not in found else 0
-    each = sum(stage.steps for stage in stages)
-    total = common + each * sum(len(chunks[n]) for n in todo)
+    todo = [run for run in range(len(runs)) if f"ws.{run}" not in found]
+    shared = not few and config.common_steps > 0
+    common = 0
+    if shared and "common.u" not in found:
+        common = config.common_steps if encoded is None else len(pilots(targets, config)) * steps_in(stages)
+    total = common + steps_in(stages) * sum(len(runs[run]) for run in todo)
     tick = ticker(total, f"inverting {len(targets)} photos")
 
-    if not shared:
-        start = statistics.mean.new_zeros(1, config_of_prior.w_dim) if encoded is None else encoded
-        moves = None
-    else:
-        if common:
-            space = WSpace(
-                statistics,
-                config_of_prior.num_ws,
-                statistics.mean.new_zeros(1, config_of_prior.w_dim),
-                rate=config.rate,
-            )
-            together = fit(
-                generator,
-                space,
-                targets,
-                range(len(targets)),
-                [replace(stages[0], steps=common)],
-                adapter=adapter,
-                move_cameras_too=config.cameras,
-                together=config.batch,
-                rng=torch.Generator().manual_seed(config.seed),
-                on_step=tick,
-            )
-            keep({"common.u": space.u.detach()[:, 0], "common.moves": together.moves})
-        start, moves = found["common.u"].to(targets.images), found["common.moves"].to(targets.images)
-
-    for number in todo:
-        photos = chunks[number]
+    def search(
+        photos: Sequence[int],
+        start: Tensor,
+        moves: Tensor,
+        stages: Sequence[Stage],
+        together: int | None = None,
+    ) -> tuple[Fit, Tensor]:
+        """The fit, and the coordinates of its latents."""
+        space = WSpace(
+            statistics,
+            prior.config.num_ws,
+            start,
+            plus=config.space == "w+",
+            rate=config.rate * (W_PLUS_RATE if config.space == "w+" else 1),
+        )
         result = fit(
             generator,
-            WSpace(
-                statistics,
-                config_of_prior.num_ws,
-                start[list(photos)] if len(start) > 1 else start.expand(len(photos), -1),
-                plus=config.space == "w+",
-                rate=config.rate,
-            ),
+            space,
             targets,
             photos,
             stages,
             adapter=adapter,
             perceptual=perceptual,
-            moves=None if moves is None else moves[list(photos)],
+            moves=moves,
             move_cameras_too=config.cameras,
+            together=together,
+            rng=torch.Generator().manual_seed(config.seed),
             on_step=tick,
         )
-        keep({f"ws.{number}": result.ws, f"cameras.{number}": result.cameras})
-    ws, cameras = (
-        torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(chunks))]) for n in ("ws", "cameras")
-    )
+        return result, space.u.detach()
+
+    start = statistics.mean.new_zeros(len(targets), 1, prior.config.w_dim)
+    moves = start.new_zeros(len(targets), 6)
+    if encoded is not None:
+        start = encoded[:, None]
+    if common and encoded is None:
+        stage = replace(stages[0], steps=common)
+        result, u = search(range(len(targets)), start[:1], moves, [stage], together=config.batch)
+        keep(**{"common.u": u, "common.moves": result.moves})
+    elif common:
+        # the encoder errs alike on all photos of a person, and so does the camera's estimate
+        photos = pilots(targets, config)
+        result, u = search(photos, start[photos], moves[photos], stages)
+        off = (u - start[photos]).mean(0, keepdim=True), result.moves.mean(0, keepdim=True)
+        keep(**{"common.u": off[0], "common.moves": off[1]})
+    if shared:
+        start, moves = start + found["common.u"].to(start), moves + found["common.moves"].to(start)
+
+    for run in todo:
+        photos = list(runs[run])
+        result, _ = search(photos, start[photos], moves[photos], stages)
+        keep(**{f"ws.{run}": result.ws, f"cameras.{run}": result.cameras})
+    ws, cameras = (torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(runs))]) for n in ("ws", "cameras"))
     return Anchors(ws, cameras, targets.names)
+
+
+def pilots(targets: Targets, config: InvertConfig) -> list[int]:
+    """A few photos from all over the album."""
+    count = min(config.batch, len(targets))
+    return [i * len(targets) // count for i in range(count)]
+
+
+def steps_in(stages: Sequence[Stage]) -> int:
+    """How many steps a photo gets."""
+    return sum(stage.steps for stage in stages)
 
 
 @torch.no_grad()

@@ -62,20 +62,23 @@ class LatentSpace(Protocol):
 
 
 class WSpace:
-    """W (one vector for all layers) or, with `plus`, W+ (one a layer), in units of the prior's spread."""
+    """W (one vector for all layers) or, with `plus`, W+ (one a layer), in units of the prior's spread.
+
+    `start` has one row a photo, or in W+ also one a layer.
+    """
 
     def __init__(
         self,
         statistics: LatentStatistics,
         num_ws: int,
-        start: Float[Tensor, "count w_dim"],
+        start: Float[Tensor, "count rows w_dim"],
         *,
         plus: bool = False,
         rate: float = 0.15,
         weight: float = 0.002,
     ) -> None:
         self.statistics, self.num_ws, self.rate, self.weight = statistics, num_ws, rate, weight
-        self.u = start[:, None].repeat(1, num_ws if plus else 1, 1).requires_grad_()
+        self.u = start.expand(-1, num_ws if plus else 1, -1).clone().requires_grad_()
 
     def variables(self) -> list[tuple[Tensor, float]]:
         return [(self.u, self.rate)]
