@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
 from my3dgen.prior import store
@@ -177,6 +178,31 @@ def test_directions_must_fit(folder):
     assert torch.equal(load_prior(folder).directions["smile"], torch.ones(TINY.w_dim))
     save_directions(folder / store.DIRECTIONS, {"smile": torch.ones(TINY.w_dim + 1)}, facts)
     refused(folder, "direction 'smile' has 33 numbers")
+
+
+def test_encoders_must_fit(folder):
+    from my3dgen.prior.encoder import Encoder, EncoderConfig
+
+    assert load_prior(folder).encoder is None
+    fitting = Encoder(EncoderConfig(TINY.img_resolution, TINY.w_dim)).state_dict()
+    save_file(fitting, folder / store.ENCODER)
+    encoder = load_prior(folder).encoder
+    assert encoder is not None
+    images = torch.zeros(2, 3, TINY.img_resolution, TINY.img_resolution)
+    assert encoder(images).shape == (2, TINY.w_dim)
+    save_file({**fitting, "head.bias": torch.zeros(TINY.w_dim + 1)}, folder / store.ENCODER)
+    refused(folder, "'head.bias' has shape")
+
+
+def test_the_embedded_encoder_recognises_what_the_prior_draws():
+    prior = load_prior()
+    assert prior.encoder is not None
+    z = torch.randn(4, prior.config.z_dim, generator=torch.Generator().manual_seed(0))
+    ws = prior.generator.mapping(z, None, psi=0.7)
+    images = prior.generator.synthesis(ws, camera_from_angles(0.2, 0.0).expand(4, -1)).image
+    found, mean = prior.encoder(images), prior.generator.w_avg
+    near = torch.nn.functional.cosine_similarity(found[:, None] - mean, ws[None, :, 0] - mean, dim=2)
+    assert near.argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_nothing_is_overwritten_or_left_half_written(folder, generator, tmp_path):
