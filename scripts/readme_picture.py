@@ -10,8 +10,8 @@ TARGET = Path(__file__).parent.parent / "docs" / "pictures" / "demo.jpg"
 
 
 def main(demo: Path) -> None:
-    """Unseen views by every method, as small as the limit asks for."""
-    with Image.open(demo / "pictures" / "views.png") as picture:
+    """Held-out photos by every method, as small as the limit asks for."""
+    with Image.open(demo / "pictures" / "heldout.png") as picture:
         page = picture.convert("RGB")
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     for quality in range(92, 50, -4):
