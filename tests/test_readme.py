@@ -96,7 +96,7 @@ def test_command_line_is_understood(arguments):
 
 def test_every_verb_a_newcomer_needs_is_shown():
     shown = {verb_of(arguments) for arguments in commands("my3dgen")}
-    # `demo` is shown as `make demo`; of the two-word verbs only the way to a prior of one's own is for everyone
+    # `demo` is shown as `make demo`; of the two-word verbs only a prior of one's own is for everyone
     needed = {verb for verb in cli.VERBS if " " not in verb} - {"demo"} | {"prior import"}
     assert needed - shown == set()
 
