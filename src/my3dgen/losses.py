@@ -30,12 +30,12 @@ def shrink(
     return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def pixel_weights(masks: Weights, background: float = 0.25) -> Weights:
-    """Weights that let the head's pixels count fully and the rest by `background`, averaging 1.
+def pixel_weights(interest: Weights, background: float = 0.25) -> Weights:
+    """Weights that go from `background` where the interest is 0 to 1 where it is 1, averaging 1.
 
     The background keeps some weight: it draws the silhouette.
     """
-    weights = background + (1 - background) * masks
+    weights = background + (1 - background) * interest
     return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
 
 

@@ -124,7 +124,7 @@ def _train(
     targets = targets_of(album, prior.config, device)
     check_anchors(prior, targets, anchors)
     ws, cameras = anchors.ws.to(device), anchors.cameras.to(device)
-    targets = Targets(targets.images, targets.masks, cameras, targets.names)
+    targets = replace(targets, cameras=cameras, cache={})
     # one leaf a photo: an optimiser leaves alone what had no gradient in a step
     moves = (
         [torch.zeros(1, 1, ws.shape[2], device=device, requires_grad=True) for _ in ws]

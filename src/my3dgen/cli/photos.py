@@ -21,6 +21,7 @@ def album_at(source: Path, prior: Prior, beside: Path) -> Album:
     from my3dgen.faces.build import make_album
     from my3dgen.faces.photos import find_photos
     from my3dgen.progress import say, track
+    from my3dgen.targets import world_of
 
     if (source / "dataset.json").is_file():
         return read_album(source, prior.config.img_resolution)
@@ -30,8 +31,7 @@ def album_at(source: Path, prior: Prior, beside: Path) -> Album:
         track(found, "photos"),
         beside,
         resolution=prior.config.img_resolution,
-        # a prior that renders on white was trained on heads of our own making, others on FFHQ crops
-        world="mini" if prior.config.white_back else "ffhq",
+        world=world_of(prior.config),
         others=others,
         say=say,
         draw=lambda images, captions: sheet(images, captions, cell=200),
