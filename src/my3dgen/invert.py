@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from my3dgen.alpha import project
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
@@ -226,12 +227,10 @@ def place(
     perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
     stages = stages_of(prior, config, PLACE_FACTOR)
     tick = ticker(len(targets) * sum(s.steps for s in stages), f"inverting {len(targets)} photos")
-    distances = anchor_distances(generator, adapter, anchors, targets, stages[0])
+    start = first_weights(prior, adapter, anchors, targets, stages[0])
     results, alphas = [], []
     for photos in chunked(len(targets), config.batch):
-        space = AlphaSpace(
-            anchors, nearest_anchors(distances[list(photos)]), beta=beta, plus=config.space == "w+"
-        )
+        space = AlphaSpace(anchors, start[list(photos)], beta=beta, plus=config.space == "w+")
         found = fit(
             generator,
             space,
@@ -247,6 +246,24 @@ def place(
         alphas.append(space.alphas().detach())
     ws, cameras = torch.cat([r.ws for r in results]), torch.cat([r.cameras for r in results])
     return Placed(ws.cpu(), cameras.cpu(), torch.cat(alphas).cpu(), targets.names)
+
+
+@torch.no_grad()
+def first_weights(
+    prior: Prior,
+    adapter: Adapter | None,
+    anchors: Float[Tensor, "anchors num_ws w_dim"],
+    targets: Targets,
+    stage: Stage,
+) -> Float[Tensor, "photos anchors"]:
+    """Where to start between the anchors: nearest to what the encoder sees, or to how anchors look."""
+    statistics = latent_statistics(prior.generator)
+    encoded = encode(prior, targets, statistics)
+    if encoded is None:
+        return nearest_anchors(anchor_distances(prior.generator, adapter, anchors, targets, stage))
+    corners = statistics.encode(anchors.mean(1))
+    weights = project(encoded[:, None], corners[:, None], 0.0)
+    return 0.95 * weights + 0.05 / len(anchors)  # none at zero, where gradients vanish
 
 
 @torch.no_grad()
