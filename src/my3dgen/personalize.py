@@ -51,7 +51,7 @@ class PersonalizeConfig(TuneConfig):
 QUALITIES: dict[Quality, PersonalizeConfig] = {
     "draft": PersonalizeConfig(steps=120),
     "standard": PersonalizeConfig(),
-    "max": PersonalizeConfig(steps=6000, window=None, samples=24, batch=2),
+    "max": PersonalizeConfig(steps=6000, window=None, batch=2),
 }
 
 

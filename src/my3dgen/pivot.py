@@ -22,7 +22,7 @@ from my3dgen.tune import TuneConfig, tune
 QUALITIES: dict[Quality, TuneConfig] = {
     "draft": TuneConfig(steps=15, warm=5),
     "standard": TuneConfig(steps=40, warm=5),
-    "max": TuneConfig(steps=300, window=None, samples=24),
+    "max": TuneConfig(steps=300, window=None),
 }
 
 

@@ -35,7 +35,7 @@ PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 class TuneConfig:
     """The loop's dials. The loss is that of EG3D spec 5.6: squared error and perceptual distance."""
 
-    steps: int = 400
+    steps: int = 360
     batch: int = 1
     rate: float = 2e-3
     warm: int = 20
@@ -44,8 +44,9 @@ class TuneConfig:
     """Share of the steps in which the rate falls to zero: a third of the gain comes there."""
     window: int | None = 40
     """Side of the raw window seen in a step, margins included; None for whole pictures."""
-    samples: int = 12
-    """Coarse samples a ray, and as many fine ones."""
+    samples: int = 24
+    """Coarse samples a ray, and as many fine ones: those of the rendering, or the adapter learns the error
+    of fewer."""
     perceptual: float = 0.03
     """Weight of the perceptual distance, at each size; it is about a hundred times the squared error."""
     seed: int = 0

@@ -78,7 +78,9 @@ def read_zip(view: memoryview) -> Any:
         storage, key = storage_of(identity, 5)
         data = spans.get(f"{root}data/{key}")
         if data is None or len(data) != storage.numel * storage.dtype.itemsize:
-            raise FileFormatError(f"announces {storage.numel} numbers in storage '{key[:20]}', which it lacks")
+            raise FileFormatError(
+                f"announces {storage.numel} numbers in storage '{key[:20]}', which it lacks"
+            )
         storage.data = data
         return storage
 
@@ -131,5 +133,3 @@ class _Mapped(io.RawIOBase):
         piece = bytes(self.view[self.at : end])
         self.at += len(piece)
         return piece
-
-

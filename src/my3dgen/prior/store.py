@@ -1,8 +1,8 @@
 """Priors on this machine: where they live, how they are checked, loaded and written.
 
 A prior is a folder: config.json, generator.safetensors, SHA256SUMS of these two, card.md, and
-perhaps encoder.safetensors and directions.safetensors. The embedded ones are inside the package; the user's are under
-MY3DGEN_HOME, else in the cache directory of the platform's convention (XDG_CACHE_HOME).
+perhaps encoder.safetensors and directions.safetensors. The embedded ones are inside the package; the
+user's are under MY3DGEN_HOME, else in the cache directory of the platform's convention (XDG_CACHE_HOME).
 """
 
 import hashlib
