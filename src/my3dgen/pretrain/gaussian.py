@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.prior.mapping import MappingNetwork
+from my3dgen.prior.mapping import Dense, MappingNetwork
 
 SHIFT = 8.0
 """Keeps normalised z positive through the first two layers; z rarely exceeds 5 in size."""
@@ -28,14 +28,9 @@ def fit_mapping(mapping: MappingNetwork, latents: Float[Tensor, "samples w_dim"]
     z as long as w, and ignores the camera.
     """
     width = latents.shape[1]
-    if (
-        mapping.layers != 4
-        or mapping.sees_camera
-        or mapping.get_submodule("fc0").weight.shape[1] != 2 * width
-    ):
-        raise ValueError(
-            "the closed form needs four layers, z as long as w, and no conditioning on the camera"
-        )
+    dense = [part for part in mapping.children() if isinstance(part, Dense) and part is not mapping.embed]
+    if len(dense) != 4 or mapping.sees_camera or dense[0].weight.shape[1] != 2 * width:
+        raise ValueError("the closed form needs four layers, z as long as w, and no camera")
     latents = latents.double()
     mean = latents.mean(0)
     covariance = torch.cov(latents.T)
@@ -49,8 +44,7 @@ def fit_mapping(mapping: MappingNetwork, latents: Float[Tensor, "samples w_dim"]
         (-factor, factor.sum(1) * SHIFT - mean),
         (-2.5 * same, torch.zeros(width)),
     ]
-    for index, (weight, bias) in enumerate(layers):
-        layer = mapping.get_submodule(f"fc{index}")
+    for layer, (weight, bias) in zip(dense, layers, strict=True):
         layer.weight.copy_(weight * math.sqrt(weight.shape[1]) / layer.lr_mul)
         layer.bias.copy_(bias / layer.lr_mul)
     mapping.embed.weight.zero_()

@@ -5,13 +5,22 @@ On a CPU, or with `capture=False`, the step simply runs, so that both paths shar
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 Batch = TypeVar("Batch")
 """Any dataclass whose fields are tensors."""
+
+
+def _tensors(batch: Any) -> dict[str, Tensor]:
+    return {field.name: getattr(batch, field.name) for field in fields(batch)}
+
+
+def _copy(batch: Any) -> Any:
+    return replace(batch, **{name: tensor.clone() for name, tensor in _tensors(batch).items()})
+
 
 WARM_UP = 3
 
@@ -39,8 +48,9 @@ class CapturedStep(Generic[Batch]):
         if self.graph is None:
             self._record(batch)
         assert self.graph is not None and self.inputs is not None
-        for field in fields(self.inputs):
-            getattr(self.inputs, field.name).copy_(getattr(batch, field.name))
+        new = _tensors(batch)
+        for name, tensor in _tensors(self.inputs).items():
+            tensor.copy_(new[name])
         # other graphs write other gradients, so every replay points .grad at its own buffers
         for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
             parameter.grad = gradient
@@ -48,18 +58,19 @@ class CapturedStep(Generic[Batch]):
         return self.outputs
 
     def _record(self, batch: Batch) -> None:
-        self.inputs = replace(batch, **{f.name: getattr(batch, f.name).clone() for f in fields(batch)})
+        inputs: Batch = _copy(batch)
+        self.inputs = inputs
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
                 self._clear()
-                self.step(self.inputs)
+                self.step(inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._clear()
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.outputs = self.step(self.inputs)
+            self.outputs = self.step(inputs)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def _clear(self) -> None:

@@ -33,11 +33,12 @@ class Networks:
     def __init__(self, config: PriorConfig, device: torch.device, seed: int):
         torch.manual_seed(seed)
         rng = torch.Generator().manual_seed(seed)
-        self.generator = Generator(config, rng).to(device, memory_format=torch.channels_last)
+        self.generator = Generator(config, rng)
         self.encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
-        self.encoder.to(device, memory_format=torch.channels_last)
         self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution))
-        self.discriminator.to(device, memory_format=torch.channels_last)
+        for network in (self.generator, self.encoder, self.discriminator):
+            network.to(device=device)
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.generator_average = copy.deepcopy(self.generator).requires_grad_(False)
         self.encoder_average = copy.deepcopy(self.encoder).requires_grad_(False)
         self.config, self.device = config, device
@@ -60,7 +61,8 @@ class Networks:
             (self.generator, self.generator_average),
             (self.encoder, self.encoder_average),
         ):
-            torch._foreach_lerp_(list(mean.parameters()), list(live.parameters()), 1 - decay)
+            for target, source in zip(mean.parameters(), live.parameters(), strict=True):
+                target.lerp_(source, 1 - decay)
             for source, target in zip(live.buffers(), mean.buffers(), strict=True):
                 target.copy_(source)
 

@@ -155,7 +155,7 @@ class _Run:
         rest = [p for p in nets.generator.parameters() if id(p) not in mapped]
         self.trained = rest + mapping + parameters_of(nets.encoder)
         self.judging = parameters_of(nets.discriminator)
-        self.optimizers = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 [
                     {"params": rest, "lr": config.rate},
