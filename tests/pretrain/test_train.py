@@ -1,22 +1,29 @@
 """Training a tiny prior for a few steps: it learns, stops where told, resumes, and shares work."""
 
+import errno
 import json
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from my3dgen.cli import main
 from my3dgen.config import PRESETS
-from my3dgen.errors import UserError
+from my3dgen.errors import FileFormatError, UserError
 from my3dgen.pretrain import state
 from my3dgen.pretrain.networks import Networks, Steps
 from my3dgen.pretrain.objectives import Weights, depth_at
 from my3dgen.pretrain.parallel import Ranks
-from my3dgen.pretrain.pool import Pool
-from my3dgen.pretrain.train import TrainConfig, my_seeds, read_log, train
+from my3dgen.pretrain.pool import Batch, Pool
+from my3dgen.pretrain.train import TrainConfig, my_seeds, train
+from my3dgen.prior.store import find_prior, load_prior
 from my3dgen.synthetic.factors import NUM_FACTORS
 
+ROOT = Path(__file__).parents[2]
 SMALL = TrainConfig(
     preset="tiny",
     batch=8,
@@ -49,7 +56,7 @@ def test_what_a_run_leaves(folder: Path) -> None:
         "training.json",
     }
     assert (folder / "sheets" / "last.png").stat().st_size > 10_000
-    log = read_log(folder / "log.jsonl")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[0]["pixel"] > 0 and log[-1]["held_out_same"] > 0
     weights = load_file(folder / "generator.safetensors")
     assert all(tensor.dtype == torch.float16 and tensor.isfinite().all() for tensor in weights.values())
@@ -70,11 +77,95 @@ def test_another_preset_is_refused(folder: Path) -> None:
         state.load(folder, Networks(PRESETS["mini"], torch.device("cpu"), seed=0), {})
 
 
-def test_bad_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown preset 'giant'"):
-        train(TrainConfig(preset="giant"), tmp_path, device="cpu")
-    with pytest.raises(UserError, match="multiple of 8"):
-        train(TrainConfig(preset="tiny", batch=6), tmp_path, device="cpu")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "giant"}, "unknown preset 'giant'"),
+        ({"batch": 6}, "--batch 6: use a multiple of 8"),
+        ({"batch": 0}, "--batch 0: use a multiple of 8"),
+        ({"heads": 0}, "--heads 0"),
+        ({"views": 0}, "--views 0"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train(replace(SMALL, **options), tmp_path, device="cpu")
+
+
+def test_a_place_without_a_state_is_not_resumed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no training state"):
+        train(SMALL, tmp_path / "out", device="cpu", resume=tmp_path)
+
+
+def test_ctrl_c_saves_and_ends_with_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = Pool.draw
+
+    def pressed(*arguments) -> Batch:
+        signal.raise_signal(signal.SIGINT)
+        return draw(*arguments)
+
+    monkeypatch.setattr(Pool, "draw", pressed)
+    options = "--preset tiny --batch 8 --heads 1 --views 2 --device cpu"
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["prior", "train", "--out", str(tmp_path), *options.split()]) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert json.loads((tmp_path / "training.json").read_text())["progress"]["images"] == 8
+    assert "run the same command to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"config": {}, "progress": {}}', "[]"])
+def test_a_damaged_description_is_named(folder: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"training\.json"):
+        state.load(tmp_path, Networks(PRESETS["tiny"], torch.device("cpu"), seed=0), {})
+
+
+@pytest.mark.parametrize("name", ["full", "generator"])
+def test_a_truncated_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    for file in ("training.json", f"{name}.safetensors"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    os.truncate(tmp_path / f"{name}.safetensors", 1000)
+    with pytest.raises(FileFormatError, match=rf"{name}\.safetensors: is damaged"):
+        state.load(tmp_path, Networks(PRESETS["tiny"], torch.device("cpu"), seed=0), {})
+
+
+def test_a_full_disk_leaves_the_state_as_it_was(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    networks = Networks(PRESETS["tiny"], torch.device("cpu"), seed=0)
+    before = {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        state.save(folder, networks, state.Progress(), {}, full=True)
+    assert {p.name: p.read_bytes() for p in folder.glob("*.safetensors")} == before
+    assert not list(folder.glob(".*"))
+
+
+def test_moments_come_back(folder: Path) -> None:
+    """A full state holds Adam's moments, so a resumed run goes on without a warm-up."""
+    networks = Networks(PRESETS["tiny"], torch.device("cpu"), seed=99)
+    optimizer = torch.optim.Adam(networks.discriminator.parameters())
+    state.load(folder, networks, {"discriminator": optimizer})
+    moments = optimizer.state_dict()["state"]
+    assert len(moments) == len(list(networks.discriminator.parameters()))
+    assert all(entry["step"] == 1 and entry["exp_avg_sq"].max() > 0 for entry in moments.values())
+
+
+def test_the_committed_training_goes_on() -> None:
+    """What `training/` lacks of generator and encoder comes from the embedded prior."""
+    networks = Networks(PRESETS["mini"], torch.device("cpu"), seed=0)
+    drawn = networks.discriminator.fromrgb.weight.clone()
+    progress, moments = state.load(ROOT / "training", networks, {}, find_prior("mini"))
+    assert progress.images > 1_000_000 and not moments
+    assert not torch.equal(networks.discriminator.fromrgb.weight, drawn)
+    prior = load_prior("mini")
+    for ours, theirs in ((networks.generator, prior.generator), (networks.encoder_average, prior.encoder)):
+        for one, other in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_processes_share_seeds_without_overlap() -> None:

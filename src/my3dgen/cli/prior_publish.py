@@ -26,23 +26,19 @@ class PriorPublish(Verb):
 
     def run(self) -> dict:
         """Write the prior; an interrupted call goes on."""
-        import json
+        from dataclasses import asdict
 
-        from my3dgen.config import PriorConfig
-        from my3dgen.errors import UserError
         from my3dgen.pretrain.publish import publish
+        from my3dgen.pretrain.state import describe
         from my3dgen.prior.store import check_new_name
 
         folder = check_new_name(self.name)
-        described = self.state / "training.json"
-        if not described.is_file():
-            raise UserError(f"{self.state}: holds no training state; give the --out of my3dgen prior train")
-        training = json.loads(described.read_text())
-        counts = "".join(f"- {name}: {value}\n" for name, value in training["progress"].items())
+        _, progress = describe(self.state)
+        counts = "".join(f"- {name}: {value}\n" for name, value in asdict(progress).items())
         card = f"# {self.name}\n\nTrained on synthetic heads.\n\n{counts}"
         card = self.card.read_text() if self.card else card
         folder.parent.mkdir(parents=True, exist_ok=True)
-        publish(self.state, folder, PriorConfig.from_dict(training["config"]), card, heads=self.heads)
+        publish(self.state, folder, card, heads=self.heads)
         if not self.json:
             print(f"prior '{self.name}' is in {folder}")
         return {"name": self.name, "folder": str(folder)}

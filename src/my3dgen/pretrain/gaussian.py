@@ -12,12 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from my3dgen.config import PriorConfig
 from my3dgen.prior.mapping import Dense, MappingNetwork
 
 SHIFT = 8.0
 """Keeps normalised z positive through the first two layers; z rarely exceeds 5 in size."""
 SHRINK = 0.1
 """Share of the covariance taken from its diagonal, against the noise of few samples."""
+
+
+def has_closed_form(config: PriorConfig) -> bool:
+    """Whether `fit_mapping` can set the mapping of such a prior."""
+    blind = config.c_gen_conditioning_zero or config.c_scale == 0
+    return config.mapping_layers == 4 and config.z_dim == config.w_dim and blind
 
 
 @torch.no_grad()

@@ -1,19 +1,21 @@
 """From a training state to a prior folder: the mapping fitted to the encoder's latents, weights in fp16."""
 
+import os
+import shutil
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
-from my3dgen.config import PriorConfig
-from my3dgen.pretrain.gaussian import fit_mapping
+from my3dgen.errors import UserError
+from my3dgen.pretrain import state
+from my3dgen.pretrain.gaussian import fit_mapping, has_closed_form
 from my3dgen.pretrain.pool import draw_cameras
 from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.prior.generator import Generator
-from my3dgen.prior.store import ENCODER, write_prior
+from my3dgen.prior.store import ENCODER, WEIGHTS, write_prior
 from my3dgen.progress import track
 from my3dgen.synthetic.factors import TRAIN_SEEDS, sample_factors
 from my3dgen.synthetic.render import render_views
@@ -26,22 +28,36 @@ SAVE_EVERY = 10
 """Batches between saves of the latents found so far."""
 
 
-def publish(
-    state: Path, folder: Path, config: PriorConfig, card: str, *, heads: int = 500, first_seed: int = 500_000
-) -> Path:
-    """Write the prior that a training state holds to `folder`, which must not exist.
+def publish(source: Path, folder: Path, card: str, *, heads: int = 500, first_seed: int = 500_000) -> Path:
+    """Write the prior that the training state in `source` holds to `folder`, which must not exist.
 
     `heads` training heads from `first_seed` on are rendered and encoded; their Gaussian becomes the
-    mapping. The latents are kept beside the state, so an interrupted call goes on.
+    mapping. The latents are kept beside the state, so an interrupted call goes on; the prior appears
+    when it is complete. Raises UserError if it can't become a prior, FileFormatError if it is damaged.
     """
+    if heads < 2:
+        raise UserError(f"--heads {heads}: choose at least 2; 500 give a good mapping")
+    config, _ = state.describe(source)
+    if not has_closed_form(config):
+        raise UserError(
+            f"{source}: can't be published; that takes a mapping of 4 layers with z as long as w and no "
+            "camera; train the preset mini"
+        )
     encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
-    encoder.load_state_dict({k: v.float() for k, v in load_file(state / ENCODER).items()})
     generator = Generator(config)
-    generator.load_state_dict({k: v.float() for k, v in load_file(state / "generator.safetensors").items()})
-    latents = encode_heads(encoder.eval(), heads, first_seed, state / "latents.safetensors")
+    for network, name in ((encoder, ENCODER), (generator, WEIGHTS)):
+        state.put(network, state.read_weights(source / name), source / name)
+    latents = encode_heads(encoder.eval(), heads, first_seed, source / "latents.safetensors")
     fit_mapping(generator.backbone.mapping, latents)
-    write_prior(folder, config, generator.state_dict(), card, half=True)
-    write_tensors(folder / ENCODER, {k: v.half() for k, v in encoder.state_dict().items()}, {})
+    if folder.exists():
+        raise UserError(f"{folder}: is already there; choose another place")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        write_prior(beside, config, generator.state_dict(), card, half=True)
+        write_tensors(beside / ENCODER, state.half(encoder), {})
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 

@@ -7,17 +7,24 @@ warm up. What a folder lacks of generator and encoder is taken from a published 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from my3dgen.errors import FileFormatError
+from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
+from my3dgen.config import PriorConfig
+from my3dgen.errors import FileFormatError, UserError
 from my3dgen.int8 import from_int8, to_int8
 from my3dgen.pretrain.networks import Networks
+from my3dgen.tensor_file import write_tensors, write_text
+
+DESCRIPTION, FULL = "training.json", "full.safetensors"
+REMEDY = "restore it from a copy or train again"
 
 
 @dataclass
@@ -38,33 +45,18 @@ class Progress:
     """Times training was started."""
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, beside)
-    beside.replace(path)
-
-
 def half(module: nn.Module) -> dict[str, Tensor]:
     """A module's state in fp16."""
     return {name: tensor.half().contiguous() for name, tensor in module.state_dict().items()}
-
-
-def _moments(name: str, optimizer: Optimizer) -> dict[str, Tensor]:
-    out = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            out[f"{name}.{index}.{key}"] = torch.as_tensor(value)
-    return out
 
 
 def save(
     folder: Path, networks: Networks, progress: Progress, optimizers: dict[str, Optimizer], *, full: bool
 ) -> None:
     """Write the state; each file is complete or absent."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "generator.safetensors", half(networks.generator_average))
-    _write(folder / "encoder.safetensors", half(networks.encoder_average))
-    _write(folder / "discriminator.safetensors", to_int8(networks.discriminator.state_dict()))
+    write_tensors(folder / "generator.safetensors", half(networks.generator_average), {})
+    write_tensors(folder / "encoder.safetensors", half(networks.encoder_average), {})
+    write_tensors(folder / "discriminator.safetensors", to_int8(networks.discriminator.state_dict()), {})
     if full:
         tensors = {
             f"{name}/{key}": value
@@ -72,13 +64,48 @@ def save(
             for key, value in module.state_dict().items()
         }
         for name, optimizer in optimizers.items():
-            tensors |= {f"optimizer/{key}": value for key, value in _moments(name, optimizer).items()}
-        _write(folder / "full.safetensors", tensors)
-    beside = folder / ".training.json.part"
-    beside.write_text(
-        json.dumps({"config": networks.config.to_dict(), "progress": asdict(progress)}, indent=1)
-    )
-    beside.replace(folder / "training.json")
+            tensors |= {_place(name) + k: v for k, v in optimizer_tensors(optimizer).items()}
+        write_tensors(folder / FULL, tensors, {})
+    described = {"config": networks.config.to_dict(), "progress": asdict(progress)}
+    write_text(folder / DESCRIPTION, json.dumps(described, indent=1))
+
+
+def describe(folder: Path) -> tuple[PriorConfig, Progress]:
+    """What a state was trained as and how far it is.
+
+    Raises UserError if the folder holds no state, FileFormatError if its description is damaged.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(f"{folder}: holds no training state; give the --out of my3dgen prior train")
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        config, counts = described["config"], described["progress"]
+        if not all(type(count) in (int, float) for count in counts.values()):
+            raise ValueError
+        return PriorConfig.from_dict(config), Progress(**counts)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise FileFormatError(f"{path}: is damaged or no description of a training; {REMEDY}") from None
+
+
+def read_weights(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """A file of a state, its dtypes as stored. Raises FileFormatError if it is missing or damaged."""
+    if not path.is_file():
+        raise FileFormatError(f"{path}: is missing; {REMEDY}")
+    try:
+        return load_file(path, device=device)
+    except SafetensorError:
+        raise FileFormatError(f"{path}: is damaged or not a safetensors file; {REMEDY}") from None
+
+
+def put(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load a file's tensors into a network. Raises FileFormatError if they are not exactly its own."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError:
+        raise FileFormatError(f"{path}: does not fit the configuration in {DESCRIPTION}; {REMEDY}") from None
 
 
 def load(
@@ -89,19 +116,15 @@ def load(
     A generator or encoder that the folder lacks comes from `prior`, a prior's folder; what neither has
     starts anew. Raises FileFormatError for another configuration.
     """
-    described = json.loads((folder / "training.json").read_text())
-    if described["config"] != networks.config.to_dict():
+    config, progress = describe(folder)
+    if config != networks.config:
         raise FileFormatError(f"{folder}: training state of another configuration; choose its preset")
-    progress = Progress(**described["progress"])
-    if (folder / "full.safetensors").exists():
-        tensors = load_file(folder / "full.safetensors", device=str(networks.device))
+    if (folder / FULL).exists():
+        tensors = read_weights(folder / FULL, str(networks.device))
         for name, module in networks.all.items():
-            prefix = f"{name}/"
-            module.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
+            put(module, _under(f"{name}/", tensors), folder / FULL)
         for name, optimizer in optimizers.items():
-            _restore(optimizer, f"optimizer/{name}.", tensors)
+            restore_optimizer(optimizer, _under(_place(name), tensors))
         return progress, True
     for name, modules in {
         "generator": (networks.generator, networks.generator_average),
@@ -110,18 +133,17 @@ def load(
     }.items():
         places = [place / f"{name}.safetensors" for place in (folder, prior) if place is not None]
         if path := next((place for place in places if place.exists()), None):
-            tensors = from_int8(load_file(path))
+            tensors = from_int8(read_weights(path))
             for module in modules:
-                module.load_state_dict(tensors)
+                put(module, tensors, path)
     return progress, False
 
 
-def _restore(optimizer: Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
-    described = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith(prefix):
-            index, name = key.removeprefix(prefix).split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-    described["state"] = state
-    optimizer.load_state_dict(described)
+def _place(optimizer: str) -> str:
+    """What the names of an optimiser's moments begin with in the full file."""
+    return f"moments/{optimizer}/"
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

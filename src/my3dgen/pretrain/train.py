@@ -6,7 +6,6 @@ Ctrl-C or the end of the time saves everything; the same command goes on from th
 """
 
 import itertools
-import json
 import math
 import signal
 import time
@@ -82,7 +81,8 @@ class TrainConfig:
 
 
 class Stopper:
-    """Turns Ctrl-C and termination into a flag, so that a step is never cut in half."""
+    """Turns Ctrl-C and termination into a flag, so that a step is never cut in half; who sees the flag
+    saves and raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -114,12 +114,16 @@ def train(
 
     Goes on from `folder` when it holds a state, else from `resume` (a state folder elsewhere, which may
     leave generator and encoder to `prior`, the folder of a published one), else starts anew. Raises
-    UserError for an unknown preset or a batch that does not divide by 8.
+    UserError for an unknown preset, a batch that is no multiple of 8 or a count below 1, FileFormatError
+    for a damaged state, and KeyboardInterrupt after Ctrl-C, when everything is saved.
     """
     if config.preset not in PRESETS:
         raise UserError(f"unknown preset '{config.preset}'; choose one of {', '.join(PRESETS)}")
-    if config.batch % 8:
+    if config.batch < 8 or config.batch % 8:
         raise UserError(f"--batch {config.batch}: use a multiple of 8")
+    for name in ("heads", "views"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name} {getattr(config, name)}: choose at least 1")
     ranks = join(device)
     stopper = Stopper()
     try:
@@ -174,7 +178,7 @@ class _Run:
             for group in optimizer.param_groups:
                 group["base"] = group["lr"]
         self.progress, moments = state.Progress(next_seed=TRAIN_SEEDS.start), False
-        source = next((f for f in (folder, resume) if f is not None and (f / "training.json").exists()), None)
+        source = folder if (folder / state.DESCRIPTION).exists() else resume
         if source is not None:
             self.progress, moments = state.load(source, nets, self.optimizers, prior)
             self._say(f"resuming {source} at {self.progress.images:,} images")
@@ -271,6 +275,9 @@ class _Run:
                 self._save()
                 saved = logged = time.monotonic()
         self._save()
+        if self.stopper.asked:
+            self._say(f"saved {progress.images:,} images in {self.folder}")
+            raise KeyboardInterrupt
         if self.ranks.leads:
             figures |= self._look("last")
         return figures | asdict(progress)
@@ -312,8 +319,3 @@ def agree_due(due: bool, step: int, ranks: Ranks) -> bool:
 
 def _judged(batch: Batch, out: dict[str, Tensor]) -> Judged:
     return Judged(batch.real, batch.real_camera, out["image"], out["image_raw"], out["camera"])
-
-
-def read_log(path: Path) -> list[dict]:
-    """The figures written during training, in order."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

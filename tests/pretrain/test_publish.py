@@ -1,0 +1,99 @@
+"""From a training state to a prior: complete or absent, and clear about what can't become one."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from my3dgen.cli import main
+from my3dgen.config import PRESETS, PriorConfig
+from my3dgen.pretrain import publish as publishing
+from my3dgen.pretrain import state
+from my3dgen.pretrain.gaussian import fit_mapping, has_closed_form
+from my3dgen.pretrain.networks import Networks
+from my3dgen.prior.mapping import MappingNetwork
+from my3dgen.prior.store import load_prior
+
+CONFIG = replace(PRESETS["tiny"], mapping_layers=4)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MY3DGEN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "priors"
+
+
+def _saved(folder: Path, config: PriorConfig = CONFIG) -> Path:
+    networks = Networks(config, torch.device("cpu"), seed=0)
+    state.save(folder, networks, state.Progress(images=8), {}, full=False)
+    return folder
+
+
+@pytest.fixture
+def no_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents drawn instead of rendered and encoded."""
+    drawn = torch.randn(40, CONFIG.w_dim, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(publishing, "encode_heads", lambda *_: drawn)
+
+
+def test_the_verb_writes_a_whole_prior(tmp_path: Path, home: Path, capsys) -> None:
+    source = _saved(tmp_path / "state")
+    assert main(["prior", "publish", str(source), "--name", "toy", "--heads", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "toy", "folder": str(home / "toy")}
+    prior = load_prior("toy")
+    assert prior.config == CONFIG and prior.encoder is not None
+    assert (prior.generator.w_avg != 0).any()  # the mean of the encoded heads
+    assert "images: 8" in (home / "toy" / "card.md").read_text()
+
+
+def test_a_full_disk_leaves_no_prior(tmp_path: Path, home: Path, no_heads, monkeypatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    source = _saved(tmp_path / "state")
+    monkeypatch.setattr(publishing, "write_tensors", full)  # the encoder, which is written last
+    assert main(["prior", "publish", str(source), "--name", "toy"]) == 2
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"mapping_layers": 2}, {"z_dim": 16}, {"c_gen_conditioning_zero": False}])
+def test_a_layout_without_closed_form_is_refused_at_once(tmp_path: Path, capsys, change: dict) -> None:
+    config = replace(CONFIG, **change)
+    assert not has_closed_form(config) and has_closed_form(CONFIG)
+    with pytest.raises(ValueError, match="closed form"):
+        fit_mapping(MappingNetwork(config), torch.randn(40, config.w_dim))
+    assert main(["prior", "publish", str(_saved(tmp_path / "s", config)), "--name", "toy"]) == 2
+    assert "train the preset mini" in capsys.readouterr().err
+    assert not (tmp_path / "s" / "latents.safetensors").exists()
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("training.json", Path.unlink),
+        ("training.json", lambda path: path.write_text("{}")),
+        ("training.json", _cut),
+        ("generator.safetensors", _cut),
+        ("encoder.safetensors", _cut),
+        ("encoder.safetensors", Path.unlink),
+    ],
+)
+def test_damaged_states_are_named(tmp_path: Path, home: Path, capsys, name: str, damage) -> None:
+    source = _saved(tmp_path / "state")
+    damage(source / name)
+    assert main(["prior", "publish", str(source), "--name", "toy"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and str(source) in lines[0]
+    assert not (home / "toy").exists()
+
+
+def test_too_few_heads_are_refused(tmp_path: Path, capsys) -> None:
+    assert main(["prior", "publish", str(_saved(tmp_path / "s")), "--name", "toy", "--heads", "1"]) == 2
+    assert "--heads 1" in capsys.readouterr().err
