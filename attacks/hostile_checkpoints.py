@@ -90,6 +90,13 @@ def doubled(times: int) -> bytes:
     )
 
 
+def many_views(names: str, count: int, megabytes: int) -> bytes:
+    """A torch.save file whose tensors are all the same storage."""
+    base, target = torch.zeros(megabytes << 18), io.BytesIO()
+    torch.save({"G_ema": {names.format(k): base for k in range(count)}}, target)
+    return target.getvalue()
+
+
 def object_array() -> bytes:
     return pickle.dumps({"G_ema": np.array([{}], dtype=object)}, 4)
 
@@ -147,6 +154,11 @@ FILES: dict[str, bytes] = {
     "tensor with a negative offset": tensor([2], [1], offset=-8),
     "tensor past its end": tensor([4], [1], offset=1),
     "tensor of negative size": tensor([-1], [1]),
+    "empty tensor of 2^47 by 2^47": tensor([0, 1 << 47, 1 << 47], [1, 1, 1]),
+    "sixty views of 8 MiB": many_views("p{}.lora_A", 60, 8),
+    "sixty views of 8 MiB by other names": many_views("p{}.weight", 60, 8),
+    "a set of one list over and over": b"\x80\x04]\x94(" + b"K\x01" * 300 + b"e"
+    + (glob("builtins", "set") + b"h\x00\x85R0") * 1000 + b".",
     "tensor of 100 axes": tensor([1] * 100, [1] * 100),
     "storage of a billion numbers": tensor([4], [1], numel=1 << 30),
     "storage of 2^62 numbers": tensor([4], [1], numel=1 << 62),

@@ -12,6 +12,9 @@ from torch import Tensor
 from my3dgen.errors import FileFormatError
 
 NUMBERS = ("F16", "BF16", "F32")
+MAX_MAGNITUDE = 1e6
+"""Bound on every number that is read. Trained networks stay below 1e4; products of a few numbers of this
+size are still finite in float32, so what is drawn from them is, too."""
 
 
 def read_tensors(
@@ -21,7 +24,7 @@ def read_tensors(
 
     With `shapes` the file must hold exactly these names and shapes, checked before any number is
     read. Raises FileFormatError, ending in `remedy`, for files that are larger than `max_bytes`,
-    truncated, edited, of another dtype than f16, bf16 or f32, or hold numbers that are not finite.
+    truncated, edited, of another dtype than f16, bf16 or f32, or hold numbers that are `unusable`.
     """
     path = Path(path)
 
@@ -54,9 +57,16 @@ def read_tensors(
         reason = " ".join(str(error).split())[:120]
         raise refuse(f"is damaged or not a safetensors file ({reason})") from None
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise refuse(f"'{_short(name)}' holds numbers that are not finite")
+        if reason := unusable(tensor):
+            raise refuse(f"'{_short(name)}' holds {reason}")
     return tensors, metadata
+
+
+def unusable(tensor: Tensor) -> str | None:
+    """What is wrong with some of the numbers: they are not finite, or beyond MAX_MAGNITUDE."""
+    if not torch.isfinite(tensor).all():
+        return "numbers that are not finite"
+    return f"numbers beyond {MAX_MAGNITUDE:g}" if (tensor.abs() > MAX_MAGNITUDE).any() else None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

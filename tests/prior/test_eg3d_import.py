@@ -17,9 +17,9 @@ from my3dgen.prior.checkpoint_file import read_checkpoint
 from my3dgen.prior.eg3d_config import derive_config
 from my3dgen.prior.eg3d_import import check_shapes, chosen_config, import_checkpoint
 from my3dgen.prior.generator import Generator
-from my3dgen.prior.inert_tensors import StorageData, TensorData
+from my3dgen.prior.inert_tensors import StorageData, TensorData, rebuild_tensor
 from my3dgen.prior.snapshot import Snapshot, plain_name, take_snapshot
-from my3dgen.prior.store import load_prior
+from my3dgen.prior.store import generator_shapes, load_prior
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -51,7 +51,7 @@ def same_state(first, second):
     return set(first) == set(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_training_pickle_becomes_a_prior(tmp_path, monkeypatch, fakes, generator, protocol):
     state = generator.state_dict() | {"dataset_label_std": torch.rand(25)}
     path = write_snapshot(tmp_path / "net.pkl", generator_object(SMALL, state), protocol=protocol)
@@ -212,6 +212,118 @@ def test_options_of_strangers_are_checked(snapshot, change, message):
         changed = with_options(snapshot, **change)
         check_shapes(changed, chosen_config(changed, None))
     assert "\n" not in str(refusal.value)
+
+
+def with_factors(snapshot, layer, a, b, dtype=torch.float32):
+    """The snapshot with LoRA factors of these sizes; they have no numbers, so they can't be loaded."""
+    factors = {
+        f"{layer}.lora_{name}": TensorData(StorageData(dtype, 1 << 20), 0, size, (size[-1], 1))
+        for name, size in (("A", a), ("B", b))
+        if size
+    }
+    return replace(snapshot, tensors=snapshot.tensors | factors)
+
+
+CONV = "backbone.synthesis.b8.conv1"  # (32, 32, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "a", "b", "message"),
+    [
+        ("p0", (3, 288), (32, 3), r"fit together in 'p0'"),
+        (CONV, (3, 288), None, "without its lora_B"),
+        (CONV, None, (32, 3), "without its lora_A"),
+        (CONV, (0, 288), (32, 0), "of rank 0"),
+        (CONV, (195, 288), (32, 195), "of rank 65"),
+        (CONV, (4, 288), (32, 4), "don't fit the weight"),
+        (CONV, (3, 32), (288, 3), "don't fit the weight"),
+        ("decoder.net.0", (1, 8), (16, 1), "which no adapter changes"),
+        ("backbone.mapping.fc0", (1, 64), (32, 1), "which no adapter changes"),
+    ],
+)
+def test_factors_are_checked_before_any_number_is_read(snapshot, layer, a, b, message):
+    with pytest.raises(FileFormatError, match=message):
+        check_shapes(with_factors(snapshot, layer, a, b), SMALL)
+
+
+def test_fitting_factors_pass(snapshot):
+    check_shapes(with_factors(snapshot, CONV, (6, 288), (32, 6)), SMALL)
+    check_shapes(with_factors(snapshot, f"{CONV}.affine", (2, 32), (32, 2)), SMALL)
+
+
+def test_weights_must_be_floating_point_and_the_label_spread_a_label(snapshot):
+    whole = with_factors(snapshot, CONV, (6, 288), (32, 6), torch.int32)
+    with pytest.raises(FileFormatError, match=r"lora_A' as int32; weights must be floating-point"):
+        check_shapes(whole, SMALL)
+    label = TensorData(StorageData(torch.float32, 1 << 20), 0, (1 << 20,), (1,))
+    more = replace(snapshot, tensors=snapshot.tensors | {"dataset_label_std": label})
+    with pytest.raises(FileFormatError, match=r"'dataset_label_std' of shape \(1048576,\)"):
+        check_shapes(more, SMALL)
+
+
+def test_many_views_of_the_same_bytes_are_not_loaded(tmp_path):
+    """Every tensor has the right shape, but all are one storage; the file is far smaller."""
+    shapes = generator_shapes(PRESETS["mini"])
+    base = torch.zeros(max(torch.Size(shape).numel() for shape in shapes.values()))
+    state = {name: base[: torch.Size(shape).numel()].view(shape) for name, shape in shapes.items()}
+    torch.save({"G_ema": state}, tmp_path / "x.pt")
+    with pytest.raises(FileFormatError, match=r"describes \d+ MiB of tensors in a file of \d MiB"):
+        import_checkpoint(tmp_path / "x.pt", "x", like="mini")
+
+
+def test_a_tensor_is_read_for_itself_alone():
+    """Of a large storage only the tensor's own bytes are copied."""
+    data = memoryview(bytes(8 << 20))
+    piece = TensorData(StorageData(torch.float32, 2 << 20, data), 1 << 20, (2, 2), (3, 1))
+    assert piece.nbytes == 20
+    assert piece.load().untyped_storage().nbytes() < 100
+    with pytest.raises(FileFormatError, match="of size"):
+        rebuild_tensor(piece.storage, 0, (0, 1 << 47, 1 << 47), (1, 1, 1))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_whole_module_saved_by_torch(tmp_path, monkeypatch, fakes, generator, zipped):
+    path = tmp_path / "whole.pt"
+    whole = {"G_ema": generator_object(SMALL, generator.state_dict())}
+    torch.save(whole, path, _use_new_zipfile_serialization=zipped)
+    import_checkpoint(path, "whole")
+    assert same_state(load_prior("whole").generator, generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int16, torch.int8, torch.float64, torch.uint8])
+@pytest.mark.parametrize("zipped", [True, False, None])
+def test_every_number_type_is_read(tmp_path, dtype, zipped):
+    tensor = torch.arange(6).to(dtype)
+    if zipped is None:
+        (tmp_path / "x").write_bytes(pickle.dumps({"a": tensor}))
+    else:
+        torch.save({"a": tensor}, tmp_path / "x", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "x")["a"].load()
+    assert found.dtype == dtype and torch.equal(found, tensor)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf"), 1e9])
+def test_an_alpha_that_is_none(tmp_path, alpha):
+    with pytest.raises(UserError, match=r"--lora-alpha .*: give the positive number"):
+        import_checkpoint(tmp_path / "none.pkl", "x", lora_alpha=alpha)
+
+
+def test_like_is_for_files_that_do_not_say_themselves(tmp_path, fakes, generator):
+    path = write_snapshot(tmp_path / "net.pkl", generator_object(SMALL, generator.state_dict()))
+    with pytest.raises(FileFormatError, match="leave out --like"):
+        import_checkpoint(path, "net", like="tiny")
+
+
+@pytest.mark.parametrize("size", [1e30, 1e15])
+def test_a_refused_import_leaves_nothing(tmp_path, fakes, generator, size):
+    """Finite factors whose product is infinite, or finite and absurd."""
+    state = dict(generator.state_dict())
+    state[f"{CONV}.lora_A"], state[f"{CONV}.lora_B"] = torch.full((3, 288), size), torch.full((32, 3), size)
+    path = write_snapshot(tmp_path / "net.pkl", generator_object(SMALL, state, scaling={"scaling": 1.0}))
+    with pytest.raises(FileFormatError, match="once its LoRA is merged") as refusal:
+        import_checkpoint(path, "net")
+    assert "net.pkl" in str(refusal.value)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_options_as_training_left_them(snapshot):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from my3dgen.errors import FileFormatError, UnsafePickleError
-from my3dgen.prior.inert_pickle import Global, Record
+from my3dgen.prior.inert_pickle import Global, Record, plain_key
 from my3dgen.prior.inert_tensors import (
     STORAGE_TYPES,
     is_shape,
@@ -20,6 +20,7 @@ from my3dgen.prior.inert_tensors import (
 )
 
 NUMPY_TYPE = re.compile(r"[biuf][1248]|\?")
+MAX_SET = 256  # one list can be named again and again, and each set costs its length
 INERT_CLASS = re.compile(r"(training|torch\.nn\.modules)(\.\w+)+")
 
 
@@ -87,10 +88,17 @@ def numpy_array(*_: Any) -> NumpyArray:
 
 
 def encode_latin1(text: Any, encoding: Any) -> memoryview:
-    """Protocol 2's spelling of short byte strings."""
-    if not (isinstance(text, str) and encoding == "latin1" and len(text) <= 64):
-        raise UnsafePickleError("calls _codecs.encode for something other than a few latin-1 bytes")
+    """Protocol 2's spelling of byte strings."""
+    if not (isinstance(text, str) and encoding == "latin1"):
+        raise UnsafePickleError("calls _codecs.encode for something other than latin-1 bytes")
     return memoryview(text.encode("latin1"))
+
+
+def plain_set(entries: Any = ()) -> set:
+    """Protocol 2 and 3's spelling of a set: a call with the list of its entries."""
+    if not isinstance(entries, list | tuple) or len(entries) > MAX_SET:
+        raise FileFormatError("builds a set in a way that checkpoints do not")
+    return set(map(plain_key, entries))
 
 
 def empty_dict(*arguments: Any) -> dict:
@@ -103,12 +111,21 @@ def allowed(*names: str, call: Callable[..., Any]) -> dict[str, Any]:
     return {name: Global(name, call) for name in names}
 
 
-DTYPES = ("float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
+DTYPES = (
+    *("float32", "float16", "bfloat16", "float64"),
+    *("int64", "int32", "int16", "int8", "uint8", "bool"),
+)
 ALLOWED: dict[str, Any] = {
     **allowed("collections.OrderedDict", "dnnlib.util.EasyDict", "dnnlib.EasyDict", call=empty_dict),
     **allowed("torch_utils.persistence._reconstruct_persistent_obj", call=persistent_object),
     **allowed("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", call=rebuild_tensor),
-    **allowed("torch._utils._rebuild_parameter", call=rebuild_parameter),
+    **allowed("builtins.set", "__builtin__.set", call=plain_set),
+    **allowed("builtins.frozenset", "__builtin__.frozenset", call=plain_set),
+    **allowed(
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        call=rebuild_parameter,
+    ),
     **allowed("torch.storage._load_from_bytes", call=load_from_bytes),
     **allowed("torch.Size", call=lambda size: size),
     **allowed("torch.device", call=lambda *place: place),

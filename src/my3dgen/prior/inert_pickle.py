@@ -122,10 +122,13 @@ class _Machine:
             raise FileFormatError(f"is truncated: a number is announced at byte {start}")
         return layout.unpack_from(self.data, start)[0]
 
-    def text(self, count: int) -> str:
+    def charge(self, count: int) -> None:
         self.budget.text_bytes -= count
         if self.budget.text_bytes < 0:
             raise UnsafePickleError(f"holds more than {MAX_TEXT_BYTES >> 20} MiB of text")
+
+    def text(self, count: int) -> str:
+        self.charge(count)
         try:
             return str(self.take(count), "utf-8", "surrogatepass")
         except UnicodeDecodeError:
@@ -214,9 +217,12 @@ class _Machine:
         if not isinstance(arguments, tuple):
             raise FileFormatError(f"calls {function.name} without an argument tuple")
         try:
-            self.stack.append(function.call(*arguments))
+            made = function.call(*arguments)
         except (TypeError, ValueError, AttributeError, LookupError):
             raise FileFormatError(f"calls {function.name} with arguments it does not take") from None
+        if isinstance(made, memoryview):  # bytes made of text, not a view of the file
+            self.charge(len(made))
+        self.stack.append(made)
 
     def build(self) -> None:
         state = self.pop()

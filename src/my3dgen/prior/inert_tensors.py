@@ -23,6 +23,9 @@ STORAGE_TYPES = {
     "torch.DoubleStorage": torch.float64,
     "torch.LongStorage": torch.int64,
     "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.BFloat16Storage": torch.bfloat16,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
     "torch.UntypedStorage": torch.uint8,
@@ -48,14 +51,28 @@ class TensorData:
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
+    @property
+    def reach(self) -> int:
+        """Numbers of the storage from the tensor's first to its last."""
+        if 0 in self.size:
+            return 0
+        return 1 + sum((extent - 1) * step for extent, step in zip(self.size, self.stride, strict=True))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that `load` takes at most: what it reads, or what it makes of it."""
+        return max(self.reach, math.prod(self.size)) * self.storage.dtype.itemsize
+
     def load(self) -> Tensor:
         """The numbers, in memory of their own, with the stored dtype."""
-        if math.prod(self.size) == 0:
+        if self.reach == 0:
             return torch.empty(self.size, dtype=self.storage.dtype)
         if self.storage.data is None:
             raise FileFormatError("holds a tensor whose numbers are missing")
-        values = torch.frombuffer(bytearray(self.storage.data), dtype=self.storage.dtype)
-        return values.as_strided(self.size, self.stride, self.offset).clone().contiguous()
+        width = self.storage.dtype.itemsize
+        data = self.storage.data[self.offset * width : (self.offset + self.reach) * width]
+        values = torch.frombuffer(bytearray(data), dtype=self.storage.dtype)
+        return values.as_strided(self.size, self.stride).contiguous()
 
 
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorData:
@@ -64,11 +81,13 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
         raise FileFormatError("describes a tensor in a way that torch does not")
     if len(size) != len(stride):
         raise FileFormatError(f"holds a tensor of size {size} with stride {stride}")
-    numel = math.prod(size)
-    last = offset + sum((extent - 1) * step for extent, step in zip(size, stride, strict=True))
-    if numel > storage.numel or (numel and last >= storage.numel):
+    tensor = TensorData(storage, offset, size, stride)
+    # an empty tensor needs no storage, but torch refuses extents whose product overflows
+    if math.prod(size) > storage.numel or math.prod(max(extent, 1) for extent in size) > MAX_NUMEL:
         raise FileFormatError(f"holds a tensor of size {size} over a storage of {storage.numel} numbers")
-    return TensorData(storage, offset, tuple(size), tuple(stride))
+    if tensor.reach and offset + tensor.reach > storage.numel:
+        raise FileFormatError(f"holds a tensor of size {size} over a storage of {storage.numel} numbers")
+    return tensor
 
 
 def rebuild_parameter(data: Any, *_: Any) -> TensorData:
@@ -93,7 +112,9 @@ def read_legacy(view: memoryview, names: Callable[[str, str], Any], budget: Budg
     """The object in torch.save's older stream: five pickles, then the numbers of each storage."""
     storages: dict[str, StorageData] = {}
 
-    def persistent(identity: Any) -> StorageData:
+    def persistent(identity: Any) -> Any:
+        if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+            return identity[1]  # a class by name, with its source text, which is left alone
         if isinstance(identity, tuple) and len(identity) == 6 and identity[5] is not None:
             raise FileFormatError("holds a view of a storage, which is not read")
         storage, key = storage_of(identity[:5] if isinstance(identity, tuple) else identity, 5)

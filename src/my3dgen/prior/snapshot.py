@@ -9,16 +9,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from my3dgen.errors import FileFormatError
 from my3dgen.prior.inert_pickle import Record
 from my3dgen.prior.inert_tensors import TensorData
+from my3dgen.tensor_file import unusable
 
 MAX_DEPTH = 24
 MAX_ENTRIES = 4096
 MAX_MODULES = 4096
+MAX_RANK = 64
 
 # components that My3DGen's wrappers insert (EG3D spec 5.5)
 WRAPPERS = {
@@ -30,6 +31,7 @@ WRAPPERS = {
 }
 SCALING_NAMES = ("scaling",)
 ALPHA_NAMES = ("lora_alpha", "alpha")
+FACTORS = ("lora_A", "lora_B")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Snapshot:
     """Plain attributes of the generator: rendering_kwargs, neural_rendering_resolution..."""
     layer_attributes: dict[str, dict[str, Any]]
     """For each layer with LoRA factors: its plain attributes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that loading all tensors takes."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
     def weights_only(self) -> bool:
@@ -125,34 +132,63 @@ def plain_name(name: str) -> str:
     return ".".join(kept)
 
 
+def lora_ranks(snapshot: Snapshot) -> dict[str, int]:
+    """Rank by layer with LoRA factors, from names and sizes alone: no number is read.
+
+    A is (rank*k, I*k*k) and B (O, rank*k) for a weight (O, I, k, k), with k = 1 for (O, I) (EG3D spec
+    5.3). Raises FileFormatError for factors without a partner or weight, of another shape, or of a rank
+    outside 1 to 64.
+    """
+    sizes = {name: tensor.size for name, tensor in snapshot.tensors.items()}
+    ranks = {}
+    for name in sizes:
+        layer, _, kind = name.rpartition(".")
+        if kind not in FACTORS:
+            continue
+        a, b, weight = (sizes.get(f"{layer}.{part}") for part in (*FACTORS, "weight"))
+        if a is None or b is None:
+            raise FileFormatError(f"holds '{name[:100]}' without its {FACTORS[a is not None]}")
+        if weight is None or len(weight) not in (2, 4) or len(a) != 2 or len(b) != 2:
+            raise FileFormatError(f"holds LoRA matrices that don't fit together in '{layer[:100]}'")
+        kernel = weight[-1] if len(weight) == 4 else 1
+        rank = a[0] // max(kernel, 1)
+        if (a, b) != ((rank * kernel, math.prod(weight[1:])), (weight[0], rank * kernel)):
+            raise FileFormatError(f"holds LoRA matrices that don't fit the weight '{layer[:100]}.weight'")
+        if not 1 <= rank <= MAX_RANK:
+            raise FileFormatError(
+                f"holds LoRA matrices of rank {rank} in '{layer[:100]}'; 1 to {MAX_RANK} are read"
+            )
+        ranks[layer] = rank
+    return ranks
+
+
 def merged_tensors(snapshot: Snapshot, lora_alpha: float | None = None) -> dict[str, Tensor]:
     """The generator's state dict in float32, LoRA factors folded into the weights (EG3D spec 5.3).
 
     `lora_alpha` is used where the file does not state the scaling. Raises FileFormatError for
-    factors that do not fit their weight, an unknown scaling, or numbers that are not finite.
+    factors that do not fit their weight, an unknown scaling, or numbers that are `unusable`.
     """
-    numbers = {name: tensor.load().float() for name, tensor in snapshot.tensors.items()}
-    for name, tensor in numbers.items():
-        if not torch.isfinite(tensor).all():
-            raise FileFormatError(f"holds numbers that are not finite in '{name}'")
-    layers = sorted(name.removesuffix(".lora_A") for name in numbers if name.endswith(".lora_A"))
-    for layer in layers:
-        a, b = numbers.pop(f"{layer}.lora_A"), numbers.pop(f"{layer}.lora_B", None)
-        weight = numbers.get(f"{layer}.weight")
-        if b is None or weight is None or a.dim() != 2 or b.dim() != 2 or b.shape[1] != a.shape[0]:
-            raise FileFormatError(f"holds LoRA matrices that don't fit together in '{layer}'")
-        kernel = weight.shape[-1] if weight.dim() == 4 else 1
-        if b.shape[0] * a.shape[1] != weight.numel() or a.shape[0] % kernel:
-            raise FileFormatError(f"holds LoRA matrices that don't fit the weight '{layer}.weight'")
-        scale = scaling(snapshot.layer_attributes.get(layer, {}), a.shape[0] // kernel, lora_alpha, layer)
-        if layer.endswith(".affine"):
+    ranks = lora_ranks(snapshot)
+    scales = {
+        layer: scaling(snapshot.layer_attributes.get(layer, {}), rank, lora_alpha, layer)
+        for layer, rank in ranks.items()
+    }
+    merged = {}
+    for name, tensor in snapshot.tensors.items():
+        layer, _, kind = name.rpartition(".")
+        if kind in FACTORS:
+            continue
+        numbers = tensor.load().float()
+        if kind == "weight" and layer in ranks:
+            a, b = (snapshot.tensors[f"{layer}.{factor}"].load().float() for factor in FACTORS)
             # the low-rank term is added after the equalised gain 1/sqrt(in), a stored weight is not
-            scale *= math.sqrt(weight.shape[1])
-        weight += scale * (b @ a).reshape(weight.shape)
-    left = [name for name in numbers if name.endswith(".lora_B")]
-    if left:
-        raise FileFormatError(f"holds '{left[0]}' without its lora_A")
-    return numbers
+            gain = math.sqrt(numbers.shape[1]) if layer.endswith(".affine") else 1.0
+            numbers = numbers + scales[layer] * gain * (b @ a).reshape(numbers.shape)
+        if reason := unusable(numbers):
+            after = " once its LoRA is merged" if kind == "weight" and layer in ranks else ""
+            raise FileFormatError(f"holds {reason} in '{name}'{after}")
+        merged[name] = numbers
+    return merged
 
 
 def scaling(attributes: dict[str, Any], rank: int, lora_alpha: float | None, layer: str) -> float:
