@@ -5,11 +5,14 @@ picture but is not a weight is a field here, so weights plus configuration deter
 """
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
 from my3dgen.errors import FileFormatError
+
+MAX_NUMBER = 1e15  # far above every value that means something
 
 PlaneMode = Literal["xy_xz_zx", "xy_xz_zy"]
 NoiseMode = Literal["none", "const", "random"]
@@ -166,7 +169,7 @@ class PriorConfig:
         """
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
-            raise FileFormatError(f"prior config: unknown key '{unknown[0]}'; remove it or update my3dgen")
+            raise FileFormatError(f"prior config: unknown key {unknown[0][:80]!r}; remove it or update my3dgen")
         missing = [n for n, f in known.items() if n not in values and f.default is MISSING]
         if missing:
             raise FileFormatError(f"prior config: '{missing[0]}' is missing; add it")
@@ -219,11 +222,12 @@ _RULES: dict[str, tuple] = {
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and _number(value)
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # JSON's whole numbers have no bound, and some are no float
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -231,7 +235,7 @@ def _checked(name: str, value: Any) -> Any:
     expected, accepts = _RULES[name]
     value = tuple(value) if isinstance(value, list) else value
     if not accepts(value):
-        raise FileFormatError(f"prior config: '{name}' is {value!r}; it must be {expected}")
+        raise FileFormatError(f"prior config: '{name}' is {reprlib.repr(value)}; it must be {expected}")
     if (expected, accepts) in (_POSITIVE, _LIMIT, _CLAMP, _NUMBER) and isinstance(value, int):
         return float(value)
     return tuple(map(float, value)) if name == "camera_pivot" else value

@@ -83,7 +83,8 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
 def refused(folder, match):
     with pytest.raises(FileFormatError, match=match) as refusal:
         load_prior(folder)
-    assert "\n" not in str(refusal.value) and str(folder) in str(refusal.value)
+    line = str(refusal.value)
+    assert "\n" not in line and str(folder) in line and len(line) < 500
 
 
 def test_one_flipped_bit_is_found(folder):
@@ -142,6 +143,11 @@ def test_weights_must_fit_the_configuration(folder, generator, change, message):
         ("{}", "is missing"),
         (json.dumps(TINY.to_dict() | {"surprise": 1}), "unknown key 'surprise'"),
         (json.dumps(TINY.to_dict() | {"mapping_layers": -1}), "mapping_layers"),
+        (json.dumps(TINY.to_dict() | {"mapping_layers": 10**400}), "mapping_layers"),
+        (json.dumps(TINY.to_dict() | {"box_warp": 10**400}), "box_warp"),
+        (json.dumps(TINY.to_dict() | {"camera_pivot": [0, 0, -(10**400)]}), "camera_pivot"),
+        (json.dumps(TINY.to_dict()).replace('"box_warp": 1.0', f'"box_warp": {"9" * 5000}'), "not JSON"),
+        (json.dumps(TINY.to_dict()).replace('"box_warp": 1.0', f'"box_warp": {"[" * 900}{"]" * 900}'), "box"),
     ],
 )
 def test_a_bad_configuration(folder, text, message):
@@ -211,6 +217,90 @@ def test_nothing_is_overwritten_or_left_half_written(folder, generator, tmp_path
     with pytest.raises(UnicodeEncodeError):
         write_prior(tmp_path / "broken", TINY, generator.state_dict(), "\ud800")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["home"]
+
+
+def test_a_prior_proves_itself_before_it_has_its_name(tmp_path, generator):
+    broken = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    broken["decoder.net.0.bias"].fill_(1e20)
+    with pytest.raises(FileFormatError, match=r"bad/generator\.safetensors: .* holds numbers beyond 1e\+06"):
+        write_prior(tmp_path / "bad", TINY, broken, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_name(tmp_path, generator, monkeypatch):
+    """The slower one says that the name is taken and leaves nothing behind."""
+    folder, read = tmp_path / "same", store.read_sums
+
+    def faster(beside):
+        monkeypatch.setattr(store, "read_sums", read)
+        write_prior(folder, TINY, generator.state_dict(), "the first")
+        return read(beside)
+
+    monkeypatch.setattr(store, "read_sums", faster)
+    monkeypatch.setattr(store.os, "getpid", iter(range(100)).__next__)
+    with pytest.raises(UserError, match="same: is already there"):
+        write_prior(folder, TINY, generator.state_dict(), "the second")
+    assert [p.name for p in tmp_path.iterdir()] == ["same"]
+    assert (folder / store.CARD).read_text() == "the first"
+
+
+def add_directions(folder):
+    from my3dgen.prior.directions import DirectionFacts, save_directions
+
+    facts = {"smile": DirectionFacts(1.0, 1.0, 1.0, 1.0, (), {}, 100)}
+    save_directions(folder / store.DIRECTIONS, {"smile": torch.ones(TINY.w_dim)}, facts)
+
+
+def test_every_listed_file_is_verified(folder):
+    add_directions(folder)
+    before = store.read_sums(folder)
+    load_prior(folder)  # a folder that lists two files still loads
+    write_sums(folder, store.DIRECTIONS)
+    assert store.read_sums(folder) == {
+        **before,
+        store.DIRECTIONS: store.sha256_of(folder / store.DIRECTIONS, 9999),
+    }
+    load_prior(folder)
+    data = bytearray((folder / store.DIRECTIONS).read_bytes())
+    data[-2] ^= 1
+    (folder / store.DIRECTIONS).write_bytes(data)
+    refused(folder, "directions.safetensors: differs from SHA256SUMS")
+    write_sums(folder)
+    load_prior(folder)
+    (folder / store.DIRECTIONS).unlink()
+    refused(folder, "directions.safetensors: is missing")
+
+
+def test_sums_name_no_other_files(folder):
+    with (folder / store.SUMS).open("a") as file:
+        file.write(f"{'0' * 64}  ../../secret\n{'0' * 64}  card.md\n")
+    assert set(store.read_sums(folder)) == {store.CONFIG, store.WEIGHTS}
+    load_prior(folder)
+
+
+def test_the_package_s_own_files_are_listed():
+    sums = store.read_sums(store.EMBEDDED / "mini")
+    assert store.DIRECTIONS in sums
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser", "~nosuchuser/x", "x" * 5000, "a\0b"])
+def test_names_that_no_folder_can_have(name):
+    with pytest.raises(MissingWeightsError, match="no prior ") as refusal:
+        load_prior(name)
+    assert len(str(refusal.value)) < 500
+
+
+def test_a_home_of_nobody(monkeypatch):
+    monkeypatch.setenv("MY3DGEN_HOME", "~nosuchuser")
+    assert "mini" in prior_folders()
+
+
+def test_a_card_that_is_not_text(folder, capsys):
+    from my3dgen.cli import main
+
+    (folder / store.CARD).write_bytes(b"# caf\xe9\n")
+    assert main(["prior", "show", "toy"]) == 0
+    assert "# caf" in capsys.readouterr().out
 
 
 def test_commands(folder, capsys):

@@ -40,7 +40,7 @@ class PriorShow(Verb):
             prior = load_prior(self.name)
             generator, sha256, directions = prior.generator, prior.sha256, sorted(prior.directions)
             path = prior.folder / CARD
-            card = path.read_text(encoding="utf-8") if path.is_file() else None
+            card = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
             name = prior.name
         adapter = new_adapter(generator, self.rank, float(self.rank), torch.Generator().manual_seed(0))
         lora = sum(tensor.numel() for tensor in lora_parameters(adapter))

@@ -1,8 +1,9 @@
 """Priors on this machine: where they live, how they are checked, loaded and written.
 
-A prior is a folder: config.json, generator.safetensors, SHA256SUMS of these two, card.md, and
-perhaps encoder.safetensors and directions.safetensors. The embedded ones are inside the package; the
-user's are under MY3DGEN_HOME, else in the cache directory of the platform's convention (XDG_CACHE_HOME).
+A prior is a folder: config.json, generator.safetensors, perhaps encoder.safetensors and
+directions.safetensors, SHA256SUMS of all these, and card.md for people. The embedded ones are inside the
+package; the user's are under MY3DGEN_HOME, else in the cache directory of the platform's convention
+(XDG_CACHE_HOME).
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
 from my3dgen.prior.directions import load_directions
 from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.prior.generator import Generator
-from my3dgen.tensor_file import read_tensors, write_tensors
+from my3dgen.tensor_file import read_tensors, write_tensors, write_text
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "priors"
 CONFIG, WEIGHTS, SUMS, CARD, DIRECTIONS, ENCODER = (
@@ -37,6 +38,14 @@ MAX_WEIGHTS_BYTES = 1 << 30
 MAX_DIRECTIONS_BYTES = 16 << 20
 MAX_ENCODER_BYTES = 256 << 20
 MAX_TEXT_BYTES = 1 << 20
+SUMMED = {
+    CONFIG: MAX_TEXT_BYTES,
+    WEIGHTS: MAX_WEIGHTS_BYTES,
+    ENCODER: MAX_ENCODER_BYTES,
+    DIRECTIONS: MAX_DIRECTIONS_BYTES,
+}
+"""The files that SHA256SUMS lists, and their largest sizes. The first two it must list; the others are
+verified where it does (older folders list two)."""
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 REMEDY = "import or install this prior again"
 
@@ -81,7 +90,7 @@ class Prior:
 def user_folder() -> Path:
     """Where this user's priors live."""
     if home := os.environ.get("MY3DGEN_HOME"):
-        return Path(home).expanduser() / "priors"
+        return Path(os.path.expanduser(home)) / "priors"
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "my3dgen" / "priors"
 
@@ -102,12 +111,14 @@ def find_prior(name_or_path: str | os.PathLike) -> Path:
     folders = prior_folders()
     if str(name_or_path) in folders:
         return folders[str(name_or_path)]
-    path = Path(name_or_path).expanduser()
-    if (path / CONFIG).is_file():
-        return path
-    known = ", ".join(folders) or "none"
+    # os.path, because pathlib raises for an unknown ~user and for a name that is too long
+    path = os.path.expanduser(name_or_path)
+    if os.path.isfile(os.path.join(path, CONFIG)):
+        return Path(path)
+    known, wanted = ", ".join(folders) or "none", str(name_or_path)
+    wanted = wanted if len(wanted) <= 200 else f"{wanted[:200]}..."
     raise MissingWeightsError(
-        f"no prior '{name_or_path}' (present: {known}); bring a checkpoint with my3dgen prior import"
+        f"no prior '{wanted}' (present: {known}); bring a checkpoint with my3dgen prior import"
     )
 
 
@@ -119,22 +130,15 @@ def load_prior(name_or_path: str | os.PathLike = "mini", device: str | torch.dev
     """
     folder = find_prior(name_or_path)
     sums = read_sums(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileFormatError(f"{folder / name}: is missing; {REMEDY}")
-    if sha256_of(folder / CONFIG, MAX_TEXT_BYTES) != sums[CONFIG]:
-        raise FileFormatError(f"{folder / CONFIG}: differs from {SUMS} (damaged or edited); {REMEDY}")
+    check_files(folder, sums)
     config = read_config(folder / CONFIG)
-    digest = sha256_of(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
-    if digest != sums[WEIGHTS]:
-        raise FileFormatError(f"{folder / WEIGHTS}: differs from {SUMS} (damaged or edited); {REMEDY}")
     tensors, _ = read_tensors(
         folder / WEIGHTS, MAX_WEIGHTS_BYTES, remedy=REMEDY, shapes=generator_shapes(config)
     )
     return Prior(
         name=folder.resolve().name,
         generator=build_generator(config, tensors).to(device),
-        sha256=digest,
+        sha256=sums[WEIGHTS],
         directions=read_directions(folder, config, device),
         folder=folder,
         encoder=read_encoder(folder, config, device),
@@ -214,18 +218,27 @@ def read_encoder(folder: Path, config: PriorConfig, device: str | torch.device) 
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """File name -> sha256 from SHA256SUMS (the format of `sha256sum`)."""
+    """File name -> sha256 from SHA256SUMS (the format of `sha256sum`), of the files in SUMMED."""
     path = folder / SUMS
     if not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
         raise FileFormatError(f"{path}: is missing or too large; {REMEDY}")
     try:
         lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-        sums = {name.removeprefix("*"): digest for digest, name in lines}
+        listed = {name.removeprefix("*"): digest for digest, name in lines}
     except ValueError:
         raise FileFormatError(f"{path}: is not in the format of sha256sum; {REMEDY}") from None
-    if missing := [name for name in (CONFIG, WEIGHTS) if name not in sums]:
+    if missing := [name for name in (CONFIG, WEIGHTS) if name not in listed]:
         raise FileFormatError(f"{path}: does not list {missing[0]}; {REMEDY}")
-    return sums
+    return {name: listed[name] for name in SUMMED if name in listed}
+
+
+def check_files(folder: Path, sums: Mapping[str, str]) -> None:
+    """Raise FileFormatError, naming the file, unless every listed file is there and has its sum."""
+    for name, digest in sums.items():
+        if not (folder / name).is_file():
+            raise FileFormatError(f"{folder / name}: is missing; {REMEDY}")
+        if sha256_of(folder / name, SUMMED[name]) != digest:
+            raise FileFormatError(f"{folder / name}: differs from {SUMS} (damaged or edited); {REMEDY}")
 
 
 def sha256_of(path: Path, max_bytes: int) -> str:
@@ -250,11 +263,13 @@ def write_prior(
 ) -> Path:
     """Write a prior's folder beside `folder`, then rename; `tensors` is the generator's state dict.
 
-    With `half` the weights are stored in fp16. Raises UserError if `folder` exists.
+    With `half` the weights are stored in fp16. Raises UserError if `folder` exists, FileFormatError if
+    what was written can't be loaded; then nothing is left.
     """
     folder = Path(folder)
+    there = UserError(f"{folder}: is already there; choose another place")
     if folder.exists():
-        raise UserError(f"{folder}: is already there; choose another place")
+        raise there
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     beside.mkdir(parents=True)
     try:
@@ -263,13 +278,24 @@ def write_prior(
         (beside / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         (beside / CARD).write_text(card, encoding="utf-8")
         write_sums(beside)
-        beside.rename(folder)
+        try:
+            load_prior(beside)
+        except FileFormatError as error:
+            raise FileFormatError(str(error).replace(str(beside), str(folder))) from None
+        try:
+            beside.rename(folder)
+        except OSError:
+            if folder.exists():  # someone was faster
+                raise there from None
+            raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS for the configuration and weights in a folder."""
-    lines = [f"{sha256_of(folder / name, MAX_WEIGHTS_BYTES)}  {name}\n" for name in (CONFIG, WEIGHTS)]
-    (folder / SUMS).write_text("".join(lines), encoding="ascii")
+def write_sums(folder: Path, *names: str) -> None:
+    """Write SHA256SUMS anew: the entries of `names`, keeping the others; by default of all files there."""
+    sums = read_sums(folder) if names else {}
+    present = names or [name for name in SUMMED if (folder / name).is_file()]
+    sums |= {name: sha256_of(folder / name, SUMMED[name]) for name in present}
+    write_text(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in SUMMED if name in sums))
