@@ -17,7 +17,7 @@ class SyntheticDataset(Verb):
     """
 
     out: Positional[Path]
-    """Folder for the dataset."""
+    """Folder for images/, which is the EG3D dataset, and beside it masks/, parts/, depth/ and factors."""
     identities: int = 100
     """How many people."""
     expressions: int = 1
@@ -37,7 +37,7 @@ class SyntheticDataset(Verb):
         """Render what is missing."""
         from my3dgen.errors import UserError
         from my3dgen.progress import say
-        from my3dgen.synthetic.dataset import DatasetConfig, write_dataset
+        from my3dgen.synthetic.dataset import IMAGES, DatasetConfig, write_dataset
 
         if self.batch < 1:
             raise UserError(f"--batch {self.batch}: choose at least 1")
@@ -45,5 +45,11 @@ class SyntheticDataset(Verb):
             self.identities, self.expressions, self.views, self.resolution, self.first_seed
         )
         folder = write_dataset(self.out, config, device=self.device, batch=self.batch)
-        say(f"{folder}: {config.pictures} pictures of {config.identities} people")
-        return {"folder": str(folder), "pictures": config.pictures, "identities": config.identities}
+        images = folder / IMAGES
+        say(f"{images}: {config.pictures} pictures of {config.identities} people")
+        return {
+            "folder": str(folder),
+            "images": str(images),
+            "pictures": config.pictures,
+            "identities": config.identities,
+        }

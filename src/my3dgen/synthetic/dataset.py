@@ -2,8 +2,9 @@
 
 OUT/
   config.json           what was asked for; the same command goes on where it stopped
-  dataset.json          {"labels": [["00000/img00000000.png", [25 numbers]], ...]}   (EG3D spec 3.3)
-  00000/img....png      RGB on white, 1000 pictures a folder
+  images/               the EG3D dataset, which must hold no other pictures: its loader takes every one
+    dataset.json        {"labels": [["00000/img00000000.png", [25 numbers]], ...]}   (EG3D spec 3.3)
+    00000/img....png    RGB on white, 1000 pictures a folder
   masks/00000/...       coverage, 8 bit
   parts/00000/...       0 background, 1 skin, 2 hair, 3 eye, 4 mouth, 5 cloth, 6 glasses, 7 lips, 8 brows
   depth/00000/...       16 bit, 64 x 64: distance along the ray in units of 1/10000, 0 where empty
@@ -30,6 +31,7 @@ from my3dgen.synthetic.scene import build_scenes
 
 PER_FOLDER = 1000
 DEPTH_UNIT = 1e-4
+IMAGES, LABELS = "images", "images/dataset.json"
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _open(folder: Path, config: DatasetConfig) -> int:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         _write(note, json.dumps(wanted).encode())
-    if (folder / "dataset.json").is_file():
+    if (folder / LABELS).is_file():
         return config.scenes
     lines = _lines(folder)
     _write(folder / "progress.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -165,7 +167,7 @@ def _write_picture(folder: Path, number: int, views: Views, row: int, view: int)
     name = f"{number // PER_FOLDER:05d}/img{number:08d}.png"
     depth = (views.depth[row, view].float().cpu() / DEPTH_UNIT).round().numpy().astype(np.uint16)
     pictures = {
-        name: Image.fromarray(views.rgb[row, view].permute(1, 2, 0).cpu().numpy()),
+        f"{IMAGES}/{name}": Image.fromarray(views.rgb[row, view].permute(1, 2, 0).cpu().numpy()),
         f"masks/{name}": Image.fromarray(views.alpha[row, view].cpu().numpy()),
         f"parts/{name}": Image.fromarray(views.parts[row, view].cpu().numpy()),
         f"depth/{name}": Image.fromarray(depth),
@@ -180,14 +182,14 @@ def _write_picture(folder: Path, number: int, views: Views, row: int, view: int)
 def _finish(folder: Path, config: DatasetConfig) -> None:
     from safetensors.torch import save
 
-    if (folder / "dataset.json").is_file():
+    if (folder / LABELS).is_file():
         return
     scenes = range(config.scenes)
     factors = scene_factors(config, scenes).repeat_interleave(config.views, 0)
     seeds = torch.tensor(scene_seeds(config, scenes)).repeat_interleave(config.views)
     _write(folder / "factors.safetensors", save({"factors": factors, "seed": seeds}))
     labels = [label for line in _lines(folder) for label in line]
-    _write(folder / "dataset.json", json.dumps({"labels": labels}).encode())
+    _write(folder / LABELS, json.dumps({"labels": labels}).encode())
     (folder / "progress.jsonl").unlink(missing_ok=True)
 
 
