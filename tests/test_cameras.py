@@ -108,6 +108,9 @@ def test_good_labels_pass() -> None:
         ({24: 0.0}, "last row"),
         ({3: float("nan")}, "finite"),
         ({3: "x"}, "finite"),
+        ({3: 10**400}, "beyond 1000"),
+        ({11: 1e30}, "beyond 1000"),
+        ({18: -1e30}, "beyond 1000"),
     ],
 )
 def test_bad_labels_are_named(entries: dict, message: str) -> None:

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from my3dgen.anchors import Anchors
+from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, PriorMismatchError
 from my3dgen.lora import Adapter, adapter_shapes, new_adapter
@@ -32,7 +33,9 @@ def person(prior):
         tensor.normal_(generator=seeded(1))
     config = prior.config
     ws = torch.randn(3, config.num_ws, config.w_dim, generator=seeded(2))
-    anchors = Anchors(ws, torch.randn(3, 25, generator=seeded(3)), ("anna.jpg", "b.jpg", "c.jpg"))
+    anchors = Anchors(
+        ws, camera_from_angles(torch.tensor([-0.3, 0.0, 0.2]), 0.1), ("anna.jpg", "b.jpg", "c.jpg")
+    )
     return new_person(prior, adapter, anchors, {"steps": 5, "losses": [0.5, 0.25]})
 
 
@@ -74,7 +77,11 @@ def test_a_rank_1_person_of_the_512_model_is_below_a_megabyte(tmp_path):
         generator = Generator(config)
     tensors = {n: torch.rand(s, generator=seeded()) for n, s in adapter_shapes(generator, 1).items()}
     w = torch.randn(50, 1, config.w_dim, generator=seeded(1)).expand(50, config.num_ws, config.w_dim)
-    person = Person(Adapter(1, 1.0, tensors), Anchors(w, torch.rand(50, 25)), Card("x", "y"))
+    person = Person(
+        Adapter(1, 1.0, tensors),
+        Anchors(w, camera_from_angles(torch.linspace(-1, 1, 50), 0.0)),
+        Card("x", "y"),
+    )
     assert person.facts()["trainable_parameters"] == 243_965
     size = person.save(tmp_path / "p.safetensors").stat().st_size
     assert size < 600_000
@@ -129,6 +136,9 @@ def test_an_adapter_of_many_people_is_not_one_person(tmp_path, prior, person):
         several.save(tmp_path / "p.safetensors")
 
 
+CONV = "adapter.backbone.synthesis.b4.conv1"
+
+
 def refused(path, match):
     with pytest.raises(FileFormatError, match=match) as refusal:
         Person.load(path)
@@ -170,6 +180,23 @@ def test_not_a_person(tmp_path):
         (lambda t: t.update({"adapter.x": torch.zeros(3)}), "unusable adapter entry"),
         (lambda t: t.update({"adapter.x.delta": torch.zeros(3)}), "does not fit its tensors"),
         (lambda t: t.update({"anchors.ws": torch.zeros(3, 8, 32).int()}), "is I32"),
+        (lambda t: t["anchors.cameras"][1].zero_(), "unusable camera 1"),
+        (lambda t: t["anchors.cameras"][2].fill_(1e30), "beyond"),
+        (
+            lambda t: t["anchors.cameras"][2, 11:12].fill_(2e3),
+            "unusable camera 2: it holds a number beyond 1000",
+        ),
+        (lambda t: t["anchors.ws"].fill_(3e38), r"'anchors\.ws' holds numbers beyond 1e\+06"),
+        (lambda t: t[f"{CONV}.weight.lora_B"].fill_(1e37), r"lora_B' holds numbers beyond 1e\+06"),
+        (
+            lambda t: [t[f"{CONV}.weight.{name}"].fill_(1e4) for name in ("lora_A", "lora_B")],
+            r"factors that change '.*b4\.conv1\.weight' by more than 1e\+06",
+        ),
+        (
+            lambda t: t.update({f"{CONV}.noise_strength.delta": torch.zeros(5)}),
+            "noise_strength.* a batch axis",
+        ),
+        (lambda t: t.update({f"{CONV}.bias.delta": torch.zeros(1, 32)}), "bias.* a batch axis"),
     ],
 )
 def test_edited_tensors(tmp_path, person, change, message):
@@ -233,3 +260,14 @@ def test_flipped_bytes_never_surprise(tmp_path, prior, person):
         except (FileFormatError, PriorMismatchError):
             refusals += 1
     assert refusals > 100
+
+
+def test_what_passes_the_bounds_is_drawn(tmp_path, prior, person):
+    """The largest numbers that a file may hold give a picture, not NaN."""
+    for name, tensor in person.adapter.tensors.items():
+        largest = (5e5 / tensor.shape[name.endswith("B")]) ** 0.5 if "lora" in name else 1e6
+        tensor.fill_(largest / person.adapter.scale**0.5 if "lora" in name else largest)
+    person.anchors.ws.fill_(1e6)
+    loaded = Person.load(person.save(tmp_path / "p.safetensors"), prior)
+    anchors = loaded.anchors
+    assert prior.generator.synthesis(anchors.ws, anchors.cameras, loaded.adapter).image.isfinite().all()

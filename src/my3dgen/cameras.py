@@ -21,6 +21,8 @@ PIVOT = (0.0, 0.0, 0.2)
 """The point EG3D's face cameras look at."""
 FOCAL = 4.2647
 """Focal length of EG3D's face cameras in image widths."""
+MAX_NUMBER = 1000
+"""Bound on the numbers of a camera label."""
 
 
 def camera_from_angles(
@@ -151,16 +153,22 @@ def eg3d_orbit(
 
 def check_label(label: object, name: str) -> None:
     """Raise FileFormatError, naming the image `name`, unless `label` is a possible camera."""
-    problem = _problem(label)
-    if problem:
+    if problem := label_problem(label):
         raise FileFormatError(f"{name}: the camera label {problem}; correct it in dataset.json")
 
 
-def _problem(label: object) -> str | None:
+def label_problem(label: object) -> str | None:
+    """Why `label` is no possible camera, as a verb and its object; None if it is one.
+
+    Its numbers must lie within +-1000: the head is about 1 across, and so is the image.
+    """
     if isinstance(label, str | bytes) or not isinstance(label, Sequence) or len(label) != 25:
         return "is not a list of 25 numbers"
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in label):
+    # compared, not converted: a whole number of JSON may be too large for a float
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf for x in label):
         return "holds something that is not a finite number"
+    if any(abs(x) > MAX_NUMBER for x in label):
+        return f"holds a number beyond {MAX_NUMBER}"
     cam2world, intrinsics = split_label(torch.tensor([list(label)], dtype=torch.float64))
     rotation, bottom = cam2world[0, :3, :3], cam2world[0, 3]
     if not torch.allclose(bottom, torch.tensor([0.0, 0, 0, 1], dtype=torch.float64), atol=1e-4):

@@ -51,10 +51,15 @@ class Adapter:
     @property
     def batch(self) -> int | None:
         """Entries along the leading batch axis, or None without one. Raises ValueError if they differ."""
-        sizes = {len(t) for name, t in self.tensors.items() if t.ndim > _dimensions(name)}
+        sizes = {len(self.tensors[name]) for name in self.batched}
         if len(sizes) > 1:
             raise ValueError(f"adapter tensors disagree on the batch: {sorted(sizes)}")
         return sizes.pop() if sizes else None
+
+    @property
+    def batched(self) -> list[str]:
+        """Names of the tensors with a leading batch axis."""
+        return [name for name, tensor in self.tensors.items() if tensor.ndim > _dimensions(name)]
 
     @property
     def parameter_count(self) -> int:

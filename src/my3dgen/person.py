@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from my3dgen.anchors import Anchors
+from my3dgen.cameras import label_problem
 from my3dgen.errors import FileFormatError, PriorMismatchError
 from my3dgen.lora import Adapter, check_adapter, lora_parameters, trainable_parameters
-from my3dgen.tensor_file import read_tensors, write_tensors
+from my3dgen.tensor_file import MAX_MAGNITUDE, read_tensors, unusable, write_tensors
 
 if TYPE_CHECKING:
     from my3dgen.prior.store import Prior
@@ -73,7 +73,7 @@ class Person:
 
         `half` stores latents and adapter in fp16 (cameras stay fp32; a tensor whose values do not
         fit stays fp32). `names` adds the photos' names to the card. Raises ValueError for an
-        adapter with a batch axis or numbers that are not finite.
+        adapter with a batch axis or numbers that are `unusable`.
         """
         if self.adapter.batch is not None:
             raise ValueError("a person has one adapter, without a batch axis")
@@ -85,8 +85,8 @@ class Person:
         tensors = {name: narrowed(t.detach(), half) for name, t in tensors.items()}
         tensors["anchors.cameras"] = self.anchors.cameras.detach().float()
         for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"'{name}' holds numbers that are not finite")
+            if reason := unusable(tensor):
+                raise ValueError(f"'{name}' holds {reason}")
         write_tensors(Path(path), tensors, {"my3dgen": json.dumps(facts)})
         return Path(path)
 
@@ -224,6 +224,9 @@ def read_anchors(tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[Ten
         ws = tensors["anchors.w"][:, None].expand(-1, num_ws, -1).contiguous()
     else:
         ws = tensors["anchors.ws"]
+    for row, label in enumerate(tensors["anchors.cameras"].tolist()):
+        if problem := label_problem(label):
+            raise FileFormatError(f"has the unusable camera {row}: it {problem}")
     return ws, tensors["anchors.cameras"]
 
 
@@ -237,7 +240,10 @@ def read_names(facts: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def check_factors(adapter: Adapter) -> None:
-    """What can be checked without the prior: factors come in pairs and share their inner size."""
+    """What can be checked without the prior: factors come in pairs, share their inner size, and change no
+    weight by more than MAX_MAGNITUDE; nothing has a batch axis."""
+    if adapter.batched:
+        raise FileFormatError(f"has the adapter entry '{adapter.batched[0][:100]}' with a batch axis")
     for name, tensor in adapter.tensors.items():
         path, _, kind = name.rpartition(".")
         if kind == "delta" and tensor.dim() in (0, 1, 3):
@@ -250,5 +256,9 @@ def check_factors(adapter: Adapter) -> None:
             or not a.dim() == b.dim() == 2
             or len(a) != b.shape[1]
             or len(a) % adapter.rank
+            or not a.numel()
+            or not b.numel()
         ):
             raise FileFormatError(f"has an unusable adapter entry '{name[:100]}'")
+        if adapter.scale * len(a) * float(a.abs().max()) * float(b.abs().max()) > MAX_MAGNITUDE:
+            raise FileFormatError(f"has factors that change '{path[:100]}' by more than {MAX_MAGNITUDE:g}")
