@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from my3dgen.ops.fir import downsample2d, lowpass_filter, upfirdn, upsample2d
+from my3dgen.ops.fir import lowpass_filter, upfirdn, upsample2d
+from my3dgen.ops.low_pass import low_pass
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "eg3d-golden.json").read_text())["micro"]
 
@@ -30,13 +32,22 @@ def test_upsample_is_upfirdn() -> None:
 def test_downsample() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     expected = torch.tensor(GOLDEN["downsample2d"]["out2x2"])
-    torch.testing.assert_close(downsample2d(image, lowpass_filter())[0, 0], expected)
+    slow = upfirdn(image, lowpass_filter(), down=2, padding=(1, 1, 1, 1))
+    torch.testing.assert_close(slow[0, 0], expected)
+    torch.testing.assert_close(low_pass(image, (1, 1))[0, 0, ::2, ::2], expected)  # as the discriminator does
+
+
+@pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1), (0, 0)])
+def test_low_pass_is_upfirdn(padding: tuple[int, int]) -> None:
+    image = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    slow = upfirdn(image, lowpass_filter(), padding=(*padding, *padding), gain=4.0)
+    torch.testing.assert_close(low_pass(image, padding, gain=4.0), slow)
 
 
 def test_filter_then_strided_convolution() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
     weight = (torch.arange(9.0).reshape(1, 1, 3, 3) / 9 - 0.4) / 3
-    blurred = upfirdn(image, lowpass_filter(), padding=(2, 2, 2, 2))
+    blurred = low_pass(image, (2, 2))
     expected = torch.tensor(GOLDEN["conv_down2"]["out"])
     torch.testing.assert_close(conv2d(blurred, weight, stride=2)[0, 0], expected, atol=1e-6, rtol=1e-5)
 

@@ -1,10 +1,15 @@
 """The dual discriminator: what it sees, and its gradient penalty."""
 
+import json
+from pathlib import Path
+
 import torch
 
 from my3dgen.cameras import camera_from_angles
 from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig, deviation
-from my3dgen.pretrain.objectives import discriminator_loss, gradient_penalty
+from my3dgen.pretrain.objectives import BLUR, blur_taps, blurred, discriminator_loss, gradient_penalty
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "eg3d-golden.json").read_text())["micro"]
 
 
 def _inputs(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -26,6 +31,27 @@ def test_every_input_matters() -> None:
     assert not torch.allclose(logits, discriminator(image.flip(3), raw, cameras))
     assert not torch.allclose(logits, discriminator(image, raw.flip(3), cameras))
     assert not torch.allclose(logits, discriminator(image, raw, cameras.flip(0)))
+
+
+def test_deviation_is_that_of_eg3d() -> None:
+    images = torch.arange(16.0).reshape(4, 2, 1, 2) ** 1.5
+    expected = torch.tensor(GOLDEN["mbstd"]["extra_channel_at_0_0"])
+    torch.testing.assert_close(deviation(images, 2)[:, 0, 0, 0], expected)
+
+
+def test_blur_is_that_of_eg3d_and_fades_to_nothing() -> None:
+    golden = torch.tensor(GOLDEN["blur_kernel_sigma2"])
+    taps = blur_taps(2.0)
+    middle = taps[len(taps) // 2 - 6 : len(taps) // 2 + 7]
+    torch.testing.assert_close(middle, golden, atol=1e-7, rtol=1e-5)
+    assert taps.sum() - middle.sum() == 0
+    dot = torch.zeros(1, 2, 21, 21)
+    dot[0, 1, 10, 10] = 1
+    spread = blurred(dot, taps)
+    torch.testing.assert_close(spread[0, 1, 4:17, 4:17], torch.outer(golden, golden), atol=1e-7, rtol=1e-5)
+    assert spread[0, 0].abs().max() == 0
+    assert torch.equal(blurred(dot, blur_taps(0.0)), dot)
+    assert blur_taps(BLUR).argmax() == 30 and blur_taps(BLUR)[0] > 0
 
 
 def test_deviation_tells_equal_images_from_different_ones() -> None:

@@ -107,7 +107,10 @@ def test_ctrl_c_saves_and_ends_with_130(
         return draw(*arguments)
 
     monkeypatch.setattr(Pool, "draw", pressed)
-    options = "--preset tiny --batch 8 --heads 1 --views 2 --device cpu"
+    # adversarial and blurred from the first step
+    options = (
+        "--preset tiny --batch 8 --heads 1 --views 2 --device cpu --supervised-images 0 --blur-images 80"
+    )
     before = signal.getsignal(signal.SIGINT)
     assert main(["prior", "train", "--out", str(tmp_path), *options.split()]) == 130
     assert signal.getsignal(signal.SIGINT) is before

@@ -39,6 +39,8 @@ class PriorTrain(Verb):
     """Seconds of each such rendering."""
     supervised_images: int = 600_000
     """Images before the discriminator joins."""
+    blur_images: int = 0
+    """Images over which a blur of what the discriminator sees fades; 0 for none."""
     rate: float = 2e-3
     """Learning rate of the generator; the others keep their ratio to it."""
     seed: int = 0
@@ -66,6 +68,7 @@ class PriorTrain(Verb):
             refresh_every=self.refresh_every,
             refresh_render=self.refresh_render,
             supervised_images=self.supervised_images,
+            blur_images=self.blur_images,
             rate=self.rate,
             encoder_rate=TrainConfig.encoder_rate * ratio,
             mapping_rate=TrainConfig.mapping_rate * ratio,

@@ -23,6 +23,7 @@ def upfirdn(
 ) -> Float[Tensor, "batch channels new_height new_width"]:
     """Insert up-1 zeros after each sample, pad, filter with `taps` * gain, keep every `down`-th sample.
 
+    The readable reference of `upsample2d` and `my3dgen.ops.low_pass.low_pass`, which are what runs.
     `padding` is (left, right, top, bottom) in samples of the up-sampled image.
     """
     batch, channels, height, width = x.shape
@@ -45,10 +46,3 @@ def upsample2d(
         return doubled[..., 2:-2, 2:-2]
     kernel = (taps * 4).to(x.dtype).expand(x.shape[1], 1, 4, 4)
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-
-def downsample2d(
-    x: Float[Tensor, "batch channels height width"], taps: Float[Tensor, "4 4"]
-) -> Float[Tensor, "batch channels new_height new_width"]:
-    """An image at half the resolution."""
-    return upfirdn(x, taps, down=2, padding=(1, 1, 1, 1))

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.cameras import camera_from_angles
+from my3dgen.evaluate.metrics import psnr
 from my3dgen.pretrain.networks import Networks
 from my3dgen.pretrain.pool import Pool, draw_cameras
 from my3dgen.progress import say
@@ -35,12 +35,6 @@ class Log:
         say(line)
 
 
-def _psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """dB over masked pixels of images in [-1, 1], mean over images."""
-    error = ((a - b).square() * mask).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)).clamp_min(1))
-    return float((-10 * torch.log10(error / 4 + 1e-12)).mean())
-
-
 @torch.no_grad()
 def look(networks: Networks, pool: Pool, path: Path, count: int) -> dict[str, float | int]:
     """`count` held-out heads through the encoder, and sampled ones, as a sheet; PSNR over head pixels."""
@@ -56,8 +50,8 @@ def look(networks: Networks, pool: Pool, path: Path, count: int) -> dict[str, fl
     same = generator.synthesis(latent, cameras[:, 0]).image
     other = generator.synthesis(latent, cameras[:, 1]).image
     figures = {
-        "held_out_same": _psnr(same, truth[:, 0], mask[:, 0]),
-        "held_out_other": _psnr(other, truth[:, 1], mask[:, 1]),
+        "held_out_same": float(psnr(same, truth[:, 0], mask[:, 0]).mean()),
+        "held_out_other": float(psnr(other, truth[:, 1], mask[:, 1]).mean()),
     }
     z = torch.randn(count, networks.config.z_dim, generator=rng).to(device)
     frontal = camera_from_angles(0.0, 0.0).to(device).expand(count, -1)

@@ -97,7 +97,10 @@ def density_roughness(generator: Generator, planes: Tensor, points: int = 1000) 
 
 
 class Steps:
-    """Forward and backward of both sides. `dtype` is that of the convolutions."""
+    """Forward and backward of both sides. `dtype` is that of the convolutions.
+
+    With `taps` the discriminator sees images blurred by them (EG3D spec 4.2): write into them to fade.
+    """
 
     def __init__(
         self,
@@ -106,9 +109,10 @@ class Steps:
         weights: Weights,
         dtype: torch.dtype,
         rng: torch.Generator,
+        taps: Float[Tensor, " taps"] | None = None,
     ):
         self.networks, self.perceptual, self.weights = networks, perceptual, weights
-        self.dtype, self.rng = dtype, rng
+        self.dtype, self.rng, self.taps = dtype, rng, taps
 
     def _precision(self) -> torch.autocast:
         device = self.networks.device.type
@@ -144,7 +148,8 @@ class Steps:
         with self._precision():
             terms["perceptual"] = self.perceptual(seen.image, target).mean()
         if adversarial:
-            logits = nets.discriminator(rendered.image, rendered.image_raw, cameras, dtype=self.dtype)
+            image = self._seen(rendered.image)
+            logits = nets.discriminator(image, rendered.image_raw, cameras, dtype=self.dtype)
             losses = objectives.generator_adversarial(logits)
             terms |= {"paired": losses[:paired].mean(), "unpaired": losses[paired:].mean()}
         self._total(terms).backward()
@@ -171,16 +176,21 @@ class Steps:
         """The same with the lazy gradient penalty, scaled by the interval at which it is applied."""
         return self._judge(judged, penalty=interval)
 
+    def _seen(self, images: Tensor) -> Tensor:
+        """Images as the discriminator is shown them."""
+        return images if self.taps is None else objectives.blurred(images, self.taps)
+
     def _judge(self, judged: Judged, penalty: int | None) -> dict[str, Tensor]:
         discriminator, low = self.networks.discriminator, judged.fake_raw.shape[-1]
-        real_raw = objectives.downsample(judged.real, low)
-        real = discriminator(judged.real, real_raw, judged.real_camera, dtype=self.dtype)
-        fake = discriminator(judged.fake, judged.fake_raw, judged.fake_camera, dtype=self.dtype)
+        real_image, fake_image = self._seen(judged.real), self._seen(judged.fake)
+        real_raw = self._seen(objectives.downsample(judged.real, low))
+        real = discriminator(real_image, real_raw, judged.real_camera, dtype=self.dtype)
+        fake = discriminator(fake_image, judged.fake_raw, judged.fake_camera, dtype=self.dtype)
         loss = objectives.discriminator_loss(real, fake)
         out = {"discriminator": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()}
         if penalty is not None:
             r1 = objectives.gradient_penalty(
-                discriminator, judged.real, real_raw, judged.real_camera, self.dtype
+                discriminator, real_image, real_raw, judged.real_camera, self.dtype
             )
             loss = loss + self.weights.r1 / 2 * penalty * r1
             out["r1"] = r1.detach()

@@ -5,6 +5,7 @@ generator renders it from the target camera. Mapping learns to predict that late
 factors, so that Gaussian factors sample the same latents. The adversarial part follows EG3D spec 4.2.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -104,6 +105,32 @@ def latent_distance(predicted: Float[Tensor, "batch w_dim"], latent: Float[Tenso
 def generator_adversarial(logits: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
     """Non-saturating loss of the generator, per image."""
     return F.softplus(-logits)
+
+
+BLUR = 10.0
+"""Sigma of the blur at its start, pixels."""
+
+
+def blur_taps(sigma: float) -> Float[Tensor, " taps"]:
+    """A Gaussian exp2(-(x / sigma)^2) cut at floor(3 sigma), of sum 1, among as many taps as `BLUR` needs.
+
+    Sigma in pixels, 0 to `BLUR`; 0 gives taps that change nothing.
+    """
+    x = torch.arange(-math.floor(3 * BLUR), math.floor(3 * BLUR) + 1)
+    taps = torch.exp2(-((x / max(sigma, 1e-6)) ** 2)) * (x.abs() <= math.floor(3 * sigma))
+    return taps / taps.sum()
+
+
+def blurred(
+    images: Float[Tensor, "batch channels height width"], taps: Float[Tensor, " taps"]
+) -> Float[Tensor, "batch channels height width"]:
+    """Images filtered with `taps` along both axes, zeros outside."""
+    channels, taps = images.shape[1], taps.to(images.dtype)
+    rows, columns = (
+        taps.view(shape).expand(channels, *shape[1:]) for shape in ((1, 1, 1, -1), (1, 1, -1, 1))
+    )
+    images = F.conv2d(images, rows, padding=(0, len(taps) // 2), groups=channels)
+    return F.conv2d(images, columns, padding=(len(taps) // 2, 0), groups=channels)
 
 
 def discriminator_loss(real: Float[Tensor, " batch"], fake: Float[Tensor, " batch"]) -> Tensor:

@@ -22,7 +22,7 @@ from my3dgen.perceptual import load_perceptual
 from my3dgen.pretrain import monitor, state
 from my3dgen.pretrain.graphs import CapturedStep
 from my3dgen.pretrain.networks import Judged, Networks, Steps, parameters_of
-from my3dgen.pretrain.objectives import Weights
+from my3dgen.pretrain.objectives import BLUR, Weights, blur_taps
 from my3dgen.pretrain.parallel import Ranks, agree, join, leave, settle_gradients
 from my3dgen.pretrain.pool import Batch, Pool
 from my3dgen.prior.mapping import update_w_avg
@@ -52,6 +52,9 @@ class TrainConfig:
     """Seconds of each such rendering."""
     supervised_images: int = 600_000
     """Images before the discriminator joins."""
+    blur_images: int = 0
+    """Images over which the blur of what the discriminator sees fades; 0 for none, because after the
+    supervised part images are near enough to the real ones. EG3D's schedule is 200,000 at batch 32."""
     rate: float = 2e-3
     """Learning rate of the generator."""
     encoder_rate: float = 5e-4
@@ -191,7 +194,8 @@ class _Run:
         default = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
         dtype = torch.bfloat16 if cuda else torch.float32
         perceptual = load_perceptual("squeeze-feat", str(device))
-        self.steps = Steps(nets, perceptual, Weights(), dtype, default)
+        taps = blur_taps(self._sigma()).to(device) if config.blur_images else None
+        self.steps = Steps(nets, perceptual, Weights(), dtype, default, taps)
         captured = lambda step, parameters: CapturedStep(step, parameters, capture=cuda and config.capture)  # noqa: E731
         self.supervised = captured(self.steps.supervised, self.trained)
         self.adversarial = captured(self.steps.adversarial, self.trained)
@@ -226,6 +230,11 @@ class _Run:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * factor
+
+    def _sigma(self) -> float:
+        """Blur of what the discriminator sees, pixels."""
+        left = 1 - self.progress.adversarial_images / max(self.config.blur_images, 1)
+        return BLUR * max(left, 0.0)
 
     def _over(self, step: int) -> bool:
         late = time.monotonic() - self.started > self.config.minutes * 60
@@ -290,6 +299,8 @@ class _Run:
 
     def _step(self, adversarial: bool) -> dict[str, Tensor]:
         config, batch = self.config, self.pool.draw(self.config.batch, self.rng)
+        if self.steps.taps is not None:
+            self.steps.taps.copy_(blur_taps(self._sigma()))
         out = (self.adversarial if adversarial else self.supervised)(batch)
         norm = settle_gradients(self.trained, self.ranks, config.clip)
         self.optimizers["generator"].step()

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-RADIUS, FOCAL = 2.7, 4.2647  # of EG3D's camera, which looks along -z from (0, 0, 2.7)
+from my3dgen.cameras import FOCAL, RADIUS
+
 INTEROCULAR, EYES_TO_MOUTH, EYES_ABOVE_CENTRE = 0.266, 0.288, 0.12
 EYE_DEPTH = 0.175  # world z of the eyeball centres
 FACE_DEPTH = 0.225  # world z of the plane in which the three distances are measured (pupils and lips)

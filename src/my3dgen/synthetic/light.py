@@ -10,8 +10,6 @@ from torch import Tensor
 from my3dgen.synthetic.factors import block
 from my3dgen.synthetic.noise import smoothstep
 
-LAMPS = 3
-
 
 @dataclass(frozen=True)
 class Light:
