@@ -30,7 +30,6 @@ from my3dgen.synthetic.factors import (
     normals,
     performance_seed,
     sample_factors,
-    with_blocks,
     with_factors,
 )
 from my3dgen.synthetic.imaging import photograph
@@ -214,36 +213,3 @@ def _numbers(values: list, count: int) -> tuple[float, ...]:
     if len(values) != count:
         raise ValueError(f"{len(values)} numbers instead of {count}")
     return tuple(float(value) for value in values)
-
-
-def truth_views(
-    truth: Truth,
-    cameras: Float[Tensor, "view 25"],
-    *,
-    photo: str | None = None,
-    expression: str = "neutral",
-    size: int = 256,
-    supersampling: int = 2,
-    device: str = "cpu",
-) -> Float[Tensor, "view 3 size size"]:
-    """The person as the generator knows them from any camera, in [-1, 1] on white, without a phone's flaws.
-
-    With `photo` in that photo's expression and light; otherwise in a named expression under plain light.
-    Raises UserError for an unknown photo or expression.
-    """
-    if photo is not None:
-        chosen = tuple(entry for entry in truth.photos if entry.name == photo)
-        if not chosen:
-            raise UserError(f"'{photo}' is not a photo of this album; see truth.json")
-        factors = truth.factors(chosen)
-    elif expression in EXPRESSIONS:
-        person = sample_factors([truth.seed])
-        factors = with_blocks(person, torch.zeros_like(person), PERFORMANCE)
-        factors = with_factors(factors, "expression", **EXPRESSIONS[expression])
-    else:
-        raise UserError(f"expression '{expression}' is unknown; choose from {', '.join(EXPRESSIONS)}")
-    scenes = build_scenes(factors, device)
-    shots = [
-        render_views(scenes, camera[None, None].to(device), size, supersampling).rgb[0] for camera in cameras
-    ]
-    return torch.cat(shots).float() / 127.5 - 1

@@ -70,8 +70,6 @@ PERFORMANCE = ("expression", "light")
 # Seeds are promises: a head seen in training must never be met again in a test or a demonstration.
 TRAIN_SEEDS = range(0, 1_000_000_000)
 HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)
-DEMO_SEED = 2_000_000_041
-"""The person of the bundled album; outside both ranges."""
 
 
 def sample_factors(
