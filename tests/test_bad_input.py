@@ -218,6 +218,25 @@ def test_a_person_of_another_prior(world, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def of_nobody(tensors, card):
+    card["prior"]["name"] = "~nosuchuser"
+
+
+def of_a_prior_elsewhere(tensors, card):
+    card["prior"]["name"] = "elsewhere"
+
+
+@pytest.mark.parametrize("change", [of_nobody, of_a_prior_elsewhere])
+def test_a_person_whose_prior_is_not_here(world, tmp_path, capsys, change):
+    person = tmp_path / "me.safetensors"
+    person.write_bytes(rewritten(world, change))
+    code, _, err = run(capsys, "render", person, "-o", tmp_path / "a.png")
+    assert code == 2
+    line, sha256 = told(err), load_prior(world / "first").sha256
+    assert str(person) in line and sha256[:12] in line
+    assert "--prior FOLDER" in line and "prior import" in line
+
+
 def test_a_person_file_that_is_absent(world, tmp_path, capsys):
     code, _, err = run(capsys, "render", tmp_path / "nobody.safetensors", "-o", tmp_path / "a.png")
     assert code == 2

@@ -106,6 +106,11 @@ def test_without_json_nothing_is_added(verb, capsys):
         (OSError(errno.ENOSPC, "No space"), 2, "the disk is full;"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "me.png"), 2, "me.png: No such file"),
         (PermissionError(errno.EACCES, "Permission denied", "me.png"), 2, "me.png: Permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "a/b: Not a directory"),
+        (FileExistsError(errno.EEXIST, "File exists", b"a"), 2, "File exists"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "a: Is a directory"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2, "xxx: File name too long"),
+        (OSError(errno.EIO, "Input/output error", "a\nb"), 2, "a?b: Input/output error"),
         (KeyboardInterrupt(), 130, "run the same command to go on"),
     ],
 )
@@ -116,6 +121,37 @@ def test_what_the_user_can_mend_is_one_line(verb, capsys, error, code, line):
     assert out == ""
     assert line in err
     assert err.count("\n") == 1
+
+
+def test_json_has_no_nan(verb, capsys):
+    verb(lambda _: {"psnr": float("inf"), "all": [float("nan"), 1.5, {"x": (-float("inf"), "NaN")}]})
+    assert cli.main(["try", "--json"]) == 0
+    assert capsys.readouterr().out == '{"psnr": null, "all": [null, 1.5, {"x": [null, "NaN"]}]}\n'
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["render", "-o", "a.png"],
+        ["mesh", "-o", "a.glb"],
+        ["synthetic", "album", "album"],
+        ["synthetic", "dataset", "dataset"],
+        ["prior", "train", "--out", "state"],
+    ],
+)
+def test_a_device_that_is_absent(arguments, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main([*arguments, "--device", "cuda", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "my3dgen: --device cuda: no CUDA device is present; use --device cpu\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_defect_without_a_file_is_not_hidden(verb):
+    verb(fail(OSError("a defect")))
+    with pytest.raises(OSError, match="a defect"):
+        cli.main(["try"])
 
 
 def test_a_defect_is_not_hidden(verb):
@@ -149,3 +185,18 @@ def test_usage_lists_every_verb(capsys, arguments):
     assert cli.main(arguments) == 0
     text = capsys.readouterr().out
     assert all(verb in text and about in text for verb, (_, _, about) in cli.VERBS.items())
+
+
+@pytest.mark.parametrize("group", ["prior", "synthetic"])
+def test_help_of_a_group(capsys, group):
+    assert cli.main([group, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"usage: my3dgen {group} VERB" in text
+    assert all((f"\n  {verb} " in text) == verb.startswith(f"{group} ") for verb in cli.VERBS)
+
+
+def test_version(capsys):
+    import my3dgen
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"my3dgen {my3dgen.__version__}\n"

@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 import torch
 
+from my3dgen import cli
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.prior.directions import (
@@ -11,6 +14,7 @@ from my3dgen.prior.directions import (
     save_directions,
 )
 from my3dgen.prior.generator import Generator
+from my3dgen.prior.store import DIRECTIONS, EMBEDDED, load_prior, read_sums
 
 NORMAL = torch.Generator().manual_seed(0)
 SPREAD = torch.randn(12, 12, generator=NORMAL) * torch.logspace(-1.5, 0.5, 12)
@@ -109,3 +113,37 @@ def test_other_files_are_refused(tmp_path):
     path.write_bytes(b"junk")
     with pytest.raises(FileFormatError, match="damaged"):
         load_directions(path)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Finds the same direction in every prior at once."""
+    facts = {"smile": DirectionFacts(1.0, 1.0, 1.0, 1.0, (), {}, 100)}
+
+    def find(generator, *_, **__):
+        return {"smile": torch.ones(generator.config.w_dim)}, facts
+
+    monkeypatch.setattr("my3dgen.prior.directions.find_directions", find)
+    monkeypatch.setattr("my3dgen.apps.attributes.attributes_from", lambda *_: None)
+
+
+def test_the_verb_lists_what_it_writes(tmp_path, tiny_prior, quick):
+    folder = shutil.copytree(tiny_prior.folder, tmp_path / "mine")
+    for _ in range(2):
+        assert cli.main(["prior", "directions", str(folder)]) == 0
+        assert DIRECTIONS in read_sums(folder)
+        assert list(load_prior(folder).directions) == ["smile"]
+    sums = read_sums(folder)
+    assert cli.main(["prior", "directions", str(folder), "--out", str(tmp_path / "other.safetensors")]) == 0
+    assert read_sums(folder) == sums and (tmp_path / "other.safetensors").is_file()
+
+
+def test_the_verb_leaves_the_package_alone(tmp_path, quick, monkeypatch, capsys):
+    shipped = tmp_path / "package"
+    shutil.copytree(EMBEDDED / "mini", shipped / "mini")
+    monkeypatch.setattr("my3dgen.prior.store.EMBEDDED", shipped)
+    before = (shipped / "mini" / DIRECTIONS).read_bytes()
+    for name in ("mini", str(shipped / "mini")):
+        assert cli.main(["prior", "directions", name]) == 2
+        assert "is the package's own; give --out FILE" in capsys.readouterr().err
+    assert (shipped / "mini" / DIRECTIONS).read_bytes() == before

@@ -7,9 +7,12 @@ Only the verb asked for is imported, and verbs import heavy libraries inside `ru
 import errno
 import importlib
 import json
+import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+from my3dgen import __version__
 from my3dgen.allocator import keep_freed_memory
 from my3dgen.errors import UserError
 from my3dgen.progress import say
@@ -38,13 +41,22 @@ VERBS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def usage() -> str:
-    """The text of `my3dgen --help`."""
-    width = max(map(len, VERBS))
-    lines = ["usage: my3dgen VERB [OPTIONS]", "", "verbs:"]
-    lines += [f"  {verb:<{width}}  {about}" for verb, (_, _, about) in VERBS.items()]
+HELP = ("-h", "--help", "help")
+
+
+def usage(group: str = "") -> str:
+    """The text of `my3dgen --help`, or of a group's, such as `my3dgen prior --help`."""
+    verbs = {verb: about for verb, (_, _, about) in VERBS.items() if not group or verb in members(group)}
+    width = max(map(len, verbs))
+    lines = [f"usage: my3dgen {f'{group} ' if group else ''}VERB [OPTIONS]", "", "verbs:"]
+    lines += [f"  {verb:<{width}}  {about}" for verb, about in verbs.items()]
     lines += ["", "my3dgen VERB --help lists a verb's options."]
     return "\n".join(lines)
+
+
+def members(group: str) -> list[str]:
+    """The verbs of a group; none if there is no such group."""
+    return [verb for verb in VERBS if verb.startswith(f"{group} ")]
 
 
 def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -53,8 +65,7 @@ def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
         verb = " ".join(arguments[:words])
         if verb in VERBS:
             return verb, list(arguments[words:])
-    group = [verb for verb in VERBS if verb.startswith(f"{arguments[0]} ")]
-    if group:
+    if group := members(arguments[0]):
         raise UserError(f"'{arguments[0]}' needs one of: {', '.join(v.split()[1] for v in group)}")
     raise UserError(f"unknown verb '{arguments[0]}'; my3dgen --help lists them")
 
@@ -62,8 +73,14 @@ def split_verb(arguments: Sequence[str]) -> tuple[str, list[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or arguments[0] in HELP:
         print(usage())
+        return 0
+    if arguments == ["--version"]:
+        print(f"my3dgen {__version__}")
+        return 0
+    if members(arguments[0]) and arguments[1:2] and arguments[1] in HELP:
+        print(usage(arguments[0]))
         return 0
     try:
         verb, rest = split_verb(arguments)
@@ -77,8 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = f" while writing {error.filename}" if error.filename else ""
             say(f"my3dgen: the disk is full{where}; free some space and run again")
             return 2
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            say(f"my3dgen: {error.filename}: {error.strerror}")
+        if error.filename is not None:
+            from my3dgen.prior.inert_pickle import one_line
+
+            say(f"my3dgen: {one_line(error.filename)}: {error.strerror}")
             return 2
         raise
     except KeyboardInterrupt:
@@ -94,5 +113,14 @@ def run_verb(verb: str, config: type, arguments: list[str]) -> int:
     keep_freed_memory()
     result = parsed.run()
     if parsed.json:
-        print(json.dumps(result))
+        print(json.dumps(json_values(result), allow_nan=False))
     return parsed.exit_code(result)
+
+
+def json_values(value: Any) -> Any:
+    """The same with null for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: json_values(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,7 +13,7 @@ from my3dgen.cli.verb import Verb
 class PriorDirections(Verb):
     """Find what changes a smile, a blink... in a prior, by scoring faces drawn from it.
 
-    my3dgen prior directions mini --samples 4000 --sheet directions.png
+    my3dgen prior directions ffhq --samples 4000 --sheet directions.png
     """
 
     prior: Positional[str] = "mini"
@@ -27,7 +27,8 @@ class PriorDirections(Verb):
     seed: int = 0
     """Which faces."""
     out: Path | None = None
-    """File to write; directions.safetensors in the prior's folder by default."""
+    """File to write; directions.safetensors in the prior's folder by default. The package's own prior is
+    left as it is and needs one."""
     sheet: Path | None = None
     """Also write a sheet that shows every direction on three faces."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -44,9 +45,15 @@ class PriorDirections(Verb):
         from my3dgen.cli.subject import load_subject
         from my3dgen.errors import UserError
         from my3dgen.prior.directions import find_directions, save_directions
+        from my3dgen.prior.store import DIRECTIONS, EMBEDDED, find_prior, write_sums
 
         if not 100 <= self.samples <= 1_000_000:
             raise UserError(f"--samples {self.samples} is out of range; choose 100 to 1000000")
+        folder = find_prior(self.prior)
+        if self.out is None and folder.resolve().parent == EMBEDDED:
+            raise UserError(
+                f"prior '{self.prior}' is the package's own; give --out FILE, or use a copy of {folder}"
+            )
         prior, _ = load_subject(None, self.prior, self.device)
         directions, facts = find_directions(
             prior.generator,
@@ -56,7 +63,10 @@ class PriorDirections(Verb):
             seed=self.seed,
             against={name: [other for other in self.against if other != name] for name in self.names},
         )
-        out = save_directions(self.out or prior.folder / "directions.safetensors", directions, facts)
+        own = folder / DIRECTIONS
+        out = save_directions(self.out or own, directions, facts)
+        if own.exists() and own.samefile(out):
+            write_sums(folder, DIRECTIONS)
         result: dict = {"directions": str(out), "facts": {name: asdict(f) for name, f in facts.items()}}
         if self.sheet is not None:
             device = prior.generator.w_avg.device

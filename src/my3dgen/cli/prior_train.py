@@ -54,6 +54,7 @@ class PriorTrain(Verb):
 
     def run(self) -> dict:
         """Train until the time is up or Ctrl-C, then save."""
+        from my3dgen.cli.device import chosen_device
         from my3dgen.pretrain.train import TrainConfig, train
         from my3dgen.prior.store import find_prior
 
@@ -80,7 +81,7 @@ class PriorTrain(Verb):
         return train(
             config,
             self.out,
-            device=None if self.device == "auto" else self.device,
+            device=None if self.device == "auto" else chosen_device(self.device),
             resume=self.resume,
             prior=None if self.prior is None else find_prior(self.prior),
         )

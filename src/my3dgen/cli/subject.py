@@ -56,20 +56,25 @@ class AppearanceVerb(SubjectVerb):
 
 def load_subject(person: Path | None, prior: str | None, device: str) -> tuple[Prior, Person | None]:
     """A prior and perhaps a person of it. Raises UserError when they do not fit or the device is absent."""
-    import torch
-
-    from my3dgen.errors import UserError
+    from my3dgen.cli.device import chosen_device
+    from my3dgen.errors import MissingWeightsError
     from my3dgen.person import Person
     from my3dgen.prior.store import load_prior
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA device is present; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     if person is None:
         return load_prior(prior or "mini", device), None
     who = Person.load(person)
-    on = load_prior(prior or who.card.prior, device)
+    try:
+        on = load_prior(prior or who.card.prior, device)
+    except MissingWeightsError:
+        if prior is not None:
+            raise
+        wanted = f"'{who.card.prior}' (sha256 {who.card.prior_sha256[:12]}...)"
+        raise MissingWeightsError(
+            f"{person}: was made with the prior {wanted}, which is not on this machine; "
+            "give its folder with --prior FOLDER or bring it with my3dgen prior import"
+        ) from None
     return on, Person.load(person, on)
 
 

@@ -26,11 +26,12 @@ class SyntheticAlbum(Verb):
 
     def run(self) -> dict:
         """Plan, render and write the album."""
+        from my3dgen.cli.device import chosen_device
         from my3dgen.progress import say
         from my3dgen.synthetic.album import plan_album, write_album
 
         truth = plan_album(self.seed, self.photos, self.size)
-        folder = write_album(self.out, truth, device=self.device)
+        folder = write_album(self.out, truth, device=chosen_device(self.device))
         held_out = sum(photo.held_out for photo in truth.photos)
         say(f"{folder}: {len(truth.photos)} photos, {held_out} of them held out in split.json")
         return {"folder": str(folder), "photos": len(truth.photos), "held_out": held_out, "seed": self.seed}

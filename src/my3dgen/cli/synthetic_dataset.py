@@ -35,6 +35,7 @@ class SyntheticDataset(Verb):
 
     def run(self) -> dict:
         """Render what is missing."""
+        from my3dgen.cli.device import chosen_device
         from my3dgen.errors import UserError
         from my3dgen.progress import say
         from my3dgen.synthetic.dataset import IMAGES, DatasetConfig, write_dataset
@@ -44,7 +45,7 @@ class SyntheticDataset(Verb):
         config = DatasetConfig(
             self.identities, self.expressions, self.views, self.resolution, self.first_seed
         )
-        folder = write_dataset(self.out, config, device=self.device, batch=self.batch)
+        folder = write_dataset(self.out, config, device=chosen_device(self.device), batch=self.batch)
         images = folder / IMAGES
         say(f"{images}: {config.pictures} pictures of {config.identities} people")
         return {
