@@ -2,12 +2,8 @@ import pytest
 import torch
 
 from my3dgen.alpha import (
-    alpha_penalty,
-    between,
     decode,
     edit_alphas,
-    initial_alphas,
-    layer_alphas,
     nearest_weights,
     outside,
     project,
@@ -58,51 +54,6 @@ def test_decode_in_w_and_w_plus():
     rows = torch.zeros(1, 3, 6)
     rows[0, 0, 1] = rows[0, 1, 4] = rows[0, 2, 5] = 1
     assert torch.equal(decode(rows, ws)[0], torch.stack([ws[1, 0], ws[4, 1], ws[5, 2]]))
-
-
-def test_between_meets_both_anchors():
-    ws = anchors()
-    line = decode(between(1, 4, 5, 6), ws)
-    torch.testing.assert_close(line[0], ws[1])
-    torch.testing.assert_close(line[-1], ws[4])
-    torch.testing.assert_close(line[2], (ws[1] + ws[4]) / 2)
-    assert torch.equal(between(2, 2, 3, 6)[:, 2], torch.ones(3))
-
-
-def test_parametrisation_stays_in_the_dilated_hull_and_carries_gradient():
-    alphas, deltas = initial_alphas(6, 3, batch=2)
-    alphas[:, 0] = -5.0
-    alphas[:, 1] = 6.0
-    alphas.requires_grad_()
-    deltas.requires_grad_()
-    constrained, rows = layer_alphas(alphas, deltas, 0.03)
-    assert (constrained >= -0.03).all()
-    torch.testing.assert_close(rows.sum(-1), torch.ones(2, 3))
-    (rows.square().sum() + alpha_penalty(constrained, deltas, 2).sum()).backward()
-    assert alphas.grad.isfinite().all() and deltas.grad.isfinite().all()
-    assert deltas.grad.abs().sum() > 0
-
-
-def test_softplus_bound_matches_its_formula():
-    x = torch.tensor([[-0.5, -0.03, 0.2]])
-    constrained, _ = layer_alphas(x, torch.zeros(1, 1, 3), 0.03)
-    expected = torch.log1p(torch.exp(100 * (x.double() + 0.03))) / 100 - 0.03
-    torch.testing.assert_close(constrained[0].double(), expected, atol=1e-6, rtol=0)
-    free, _ = layer_alphas(x, torch.zeros(1, 1, 3), None)
-    assert torch.equal(free[0], x)
-
-
-def test_penalty_counts_the_first_layers_only():
-    deltas = torch.zeros(1, 4, 3)
-    deltas[0, 3] = 7.0
-    constrained = torch.full((1, 4, 3), 1 / 3)
-    assert alpha_penalty(constrained, deltas, 3) < 1e-5
-    torch.testing.assert_close(
-        alpha_penalty(constrained, deltas, 4), torch.tensor([70 * 3**0.5]), atol=1e-4, rtol=1e-5
-    )
-    torch.testing.assert_close(
-        alpha_penalty(constrained * 2, deltas, 3), torch.tensor([10.0]), atol=1e-4, rtol=1e-5
-    )
 
 
 def test_outside_measures_the_lowest_weight():

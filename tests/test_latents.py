@@ -1,7 +1,6 @@
 import torch
 
-from my3dgen.alpha import layer_alphas
-from my3dgen.latents import AlphaSpace, WSpace, latent_statistics
+from my3dgen.latents import AlphaSpace, WSpace, latent_statistics, principal_axes
 
 
 def test_statistics_describe_the_prior_s_own_latents(tiny_prior):
@@ -24,17 +23,38 @@ def test_w_repeats_its_vector_and_w_plus_does_not(tiny_prior):
     assert (WSpace(statistics, 8, 0 * start).strain() == 0).all()
 
 
-def test_alpha_space_stays_in_the_dilated_hull():
+def test_alpha_space_moves_by_the_anchors_own_spread():
+    rng = torch.Generator().manual_seed(0)
+    anchors = torch.randn(5, 8, 4, generator=rng) * torch.tensor([1.0, 10.0, 1.0, 0.1])
+    space = AlphaSpace(anchors, torch.full((3, 5), 0.2))
+    torch.testing.assert_close(space.ws(), anchors.mean(0).expand(3, 8, 4))
+    assert (space.strain() < 1e-9).all()
+    axes = principal_axes(anchors)
+    assert axes.shape == (4, 5)  # five points span four dimensions
+    torch.testing.assert_close(axes.sum(1), torch.zeros(4), atol=1e-6, rtol=0)
+    moved = torch.einsum("ak,kld->ald", axes, anchors).flatten(1)
+    along = (anchors - anchors.mean(0)).flatten(1) @ (moved / moved.norm(dim=1, keepdim=True)).T
+    torch.testing.assert_close(moved.norm(dim=1), along.std(0))
+    space.moved.data[:, :, 0] = 2.0
+    torch.testing.assert_close(space.ws()[1] - anchors.mean(0), 2 * moved[0].view(8, 4))
+    torch.testing.assert_close(space.strain(), torch.full((3,), 0.002 * 4 / 4))
+    again = AlphaSpace(anchors, space.alphas().detach())
+    torch.testing.assert_close(again.strain(), space.strain())
+
+
+def test_layers_may_have_weights_of_their_own():
     rng = torch.Generator().manual_seed(0)
     anchors = torch.randn(5, 8, 4, generator=rng)
-    space = AlphaSpace(anchors, torch.full((3, 5), 0.2), beta=0.03, plus=True)
-    torch.testing.assert_close(space.ws(), anchors.mean(0).expand(3, 8, 4))
-    for leaf, _ in space.variables():
-        leaf.data += 0.05 * torch.randn(leaf.shape, generator=rng)
-    space.raw.data[:, 0] = -1.0
+    space = AlphaSpace(anchors, torch.full((3, 5), 0.2), plus=True)
+    (leaf, _) = space.variables()[0]
+    leaf.data += torch.randn(leaf.shape, generator=rng)
     alphas = space.alphas()
     torch.testing.assert_close(alphas.sum(-1), torch.ones(3, 8))
-    sums = layer_alphas(space.raw, space.deltas, 0.03)[0].sum(-1, keepdim=True)
-    assert (alphas * sums > -0.0301).all()  # before the rows are divided by their sums
-    assert (alphas[..., 0] < -0.02).all()
-    assert (space.strain() > 0).all()
+    assert alphas.std(1).min() > 0.01
+    torch.testing.assert_close(space.ws(), torch.einsum("blk,kld->bld", alphas, anchors))
+
+
+def test_a_single_anchor_leaves_nowhere_to_go():
+    anchor = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0))
+    space = AlphaSpace(anchor, torch.ones(2, 1))
+    assert torch.equal(space.ws(), anchor.expand(2, 8, 4)) and torch.equal(space.strain(), torch.zeros(2))

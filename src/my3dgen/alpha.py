@@ -12,12 +12,8 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-
-SHARPNESS = 100.0
-"""Sharpness of the soft lower bound: softplus(100 x) / 100."""
 
 Alphas = Float[Tensor, "batch anchors"] | Float[Tensor, "batch num_ws anchors"]
 
@@ -49,56 +45,6 @@ def decode(alphas: Alphas, ws: Float[Tensor, "anchors num_ws w_dim"]) -> Float[T
     if alphas.dim() == 2:
         return torch.einsum("bk,kld->bld", alphas, ws)
     return torch.einsum("blk,kld->bld", alphas, ws)
-
-
-def between(first: int, second: int, steps: int, anchors: int) -> Float[Tensor, "steps anchors"]:
-    """Weights on the straight line from one anchor to another, both ends included."""
-    t = torch.linspace(0, 1, steps)
-    alphas = torch.zeros(steps, anchors)
-    alphas[:, first] += 1 - t
-    alphas[:, second] += t
-    return alphas
-
-
-def initial_alphas(
-    anchors: int, num_ws: int, batch: int = 1, device: torch.device | str = "cpu"
-) -> tuple[Float[Tensor, "batch anchors"], Float[Tensor, "batch num_ws anchors"]]:
-    """Start of an optimisation in alpha+: the mean of the anchors, and per-layer deltas of zero."""
-    alphas = torch.full((batch, anchors), 1 / anchors, device=device)
-    return alphas, torch.zeros(batch, num_ws, anchors, device=device)
-
-
-def layer_alphas(
-    alphas: Float[Tensor, "batch anchors"],
-    deltas: Float[Tensor, "batch num_ws anchors"],
-    beta: float | None,
-) -> tuple[Float[Tensor, "batch num_ws anchors"], Float[Tensor, "batch num_ws anchors"]]:
-    """(constrained, normalised) weights of every layer from the optimisation's variables.
-
-    Constrained: softplus_100(x + beta) - beta, so > -beta (`beta` None: x itself). Normalised:
-    divided by the sum of each row, which `alpha_penalty` keeps near 1. Differentiable.
-    """
-    raw = alphas[:, None, :] + deltas
-    if beta is not None:
-        raw = F.softplus(raw + beta, beta=SHARPNESS) - beta
-    return raw, raw / raw.sum(dim=-1, keepdim=True)
-
-
-def alpha_penalty(
-    constrained: Float[Tensor, "batch num_ws anchors"],
-    deltas: Float[Tensor, "batch num_ws anchors"],
-    layers: int,
-    *,
-    weight: float = 10.0,
-) -> Float[Tensor, " batch"]:
-    """weight * (|delta| summed over the first `layers` + mean squared deviation of row sums from 1).
-
-    MyStyle regularises 12 of 18 layers; two thirds of `num_ws` keeps the proportion.
-    """
-    # the gradient of a norm at exactly zero, where the deltas start, is not defined
-    length = (deltas[:, :layers].square().sum(dim=-1) + 1e-16).sqrt().sum(dim=-1)
-    drift = (constrained.sum(dim=-1) - 1).square().mean(dim=-1)
-    return weight * (length + drift)
 
 
 def outside(alphas: Alphas, beta: float) -> Float[Tensor, " batch"]:

@@ -30,7 +30,7 @@ def fingerprint(*parts: Tensor | str | int | float | Mapping | list | tuple | No
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(part.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         else:
             digest.update(json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()[:32]

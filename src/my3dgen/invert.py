@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.alpha import project
+from my3dgen.alpha import decode, project
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
@@ -34,6 +34,8 @@ Quality = Literal["draft", "standard", "max"]
 FEW = 4  # photos; fewer have nothing to share
 W_PLUS_RATE = 1 / 3
 PLACE_FACTOR = 2  # steps of a photo that starts from a mixture of anchors
+ALPHA_RATE = 0.15  # in units of the anchors' spread
+LIKENESSES = 16  # anchors that show how the encoder errs on a person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def invert(
     few = len(targets) < FEW
     stages = stages_of(prior, config, config.alone_factor if few else 1)
     runs = chunked(len(targets), config.batch)
-    encoded = encode(prior, targets, statistics)
+    encoded = encode(prior, targets.images, statistics)
 
     belongs = fingerprint(
         "invert",
@@ -113,7 +115,8 @@ def invert(
     shared = not few and config.common_steps > 0
     common = 0
     if shared and "common.u" not in found:
-        common = config.common_steps if encoded is None else len(pilots(targets, config)) * steps_in(stages)
+        photos = min(config.batch, len(targets))
+        common = config.common_steps if encoded is None else photos * steps_in(stages)
     total = common + steps_in(stages) * sum(len(runs[run]) for run in todo)
     tick = ticker(total, f"inverting {len(targets)} photos")
 
@@ -158,7 +161,7 @@ def invert(
         keep(**{"common.u": u, "common.moves": result.moves})
     elif common:
         # the encoder errs alike on all photos of a person, and so does the camera's estimate
-        photos = pilots(targets, config)
+        photos = spread(len(targets), config.batch)
         result, u = search(photos, start[photos], moves[photos], stages)
         off = (u - start[photos]).mean(0, keepdim=True), result.moves.mean(0, keepdim=True)
         keep(**{"common.u": off[0], "common.moves": off[1]})
@@ -173,10 +176,10 @@ def invert(
     return Anchors(ws, cameras, targets.names)
 
 
-def pilots(targets: Targets, config: InvertConfig) -> list[int]:
-    """A few photos from all over the album."""
-    count = min(config.batch, len(targets))
-    return [i * len(targets) // count for i in range(count)]
+def spread(count: int, some: int) -> list[int]:
+    """At most `some` of the numbers below `count`, from all over."""
+    some = min(some, count)
+    return [i * count // some for i in range(some)]
 
 
 def steps_in(stages: Sequence[Stage]) -> int:
@@ -186,13 +189,12 @@ def steps_in(stages: Sequence[Stage]) -> int:
 
 @torch.no_grad()
 def encode(
-    prior: Prior, targets: Targets, statistics: LatentStatistics
-) -> Float[Tensor, "photos w_dim"] | None:
-    """What the prior's encoder sees in each photo, in units of the prior's spread; None without one."""
+    prior: Prior, images: Float[Tensor, "batch 3 size size"], statistics: LatentStatistics
+) -> Float[Tensor, "batch w_dim"] | None:
+    """What the prior's encoder sees in pictures, in units of the prior's spread; None without one."""
     if prior.encoder is None:
         return None
-    found = torch.cat([prior.encoder(images) for images in targets.images.split(8)])
-    return statistics.encode(found)
+    return statistics.encode(torch.cat([prior.encoder(some) for some in images.split(8)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,48 +224,58 @@ def place(
     """
     person.check_prior(prior)
     generator, device = prior.generator, prior.generator.w_avg.device
-    targets = targets_of(album, prior.config, device)
+    targets, statistics = targets_of(album, prior.config, device), latent_statistics(generator)
     adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
     perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
-    stages = stages_of(prior, config, PLACE_FACTOR)
-    tick = ticker(len(targets) * sum(s.steps for s in stages), f"inverting {len(targets)} photos")
-    start = first_weights(prior, adapter, anchors, targets, stages[0])
-    results, alphas = [], []
+    stages, plus = stages_of(prior, config, PLACE_FACTOR), config.space == "w+"
+    tick = ticker(len(targets) * steps_in(stages), f"inverting {len(targets)} photos")
+    start = first_weights(prior, person, targets, statistics, stages[0])
+    corners = statistics.encode(anchors)
+    alphas, cameras = [], []
     for photos in chunked(len(targets), config.batch):
-        space = AlphaSpace(anchors, start[list(photos)], beta=beta, plus=config.space == "w+")
-        found = fit(
-            generator,
-            space,
-            targets,
-            photos,
-            stages,
-            adapter=adapter,
-            perceptual=perceptual,
-            move_cameras_too=config.cameras,
-            on_step=tick,
-        )
-        results.append(found)
-        alphas.append(space.alphas().detach())
-    ws, cameras = torch.cat([r.ws for r in results]), torch.cat([r.cameras for r in results])
-    return Placed(ws.cpu(), cameras.cpu(), torch.cat(alphas).cpu(), targets.names)
+        weights, moves = start[list(photos)], None
+        for stage in stages:
+            space = AlphaSpace(anchors, weights, plus=plus, rate=ALPHA_RATE * (W_PLUS_RATE if plus else 1))
+            found = fit(
+                generator,
+                space,
+                targets,
+                photos,
+                [stage],
+                adapter=adapter,
+                perceptual=perceptual,
+                moves=moves,
+                move_cameras_too=config.cameras,
+                on_step=tick,
+            )
+            weights, moves = space.alphas().detach(), found.moves
+            if beta is not None:
+                reached = statistics.encode(decode(weights, anchors))
+                weights = project(reached, corners, float(beta), per_layer=plus)
+        alphas.append(weights if weights.dim() == 3 else weights[:, None].expand(-1, anchors.shape[1], -1))
+        cameras.append(found.cameras)
+    weights = torch.cat(alphas)
+    return Placed(decode(weights, anchors).cpu(), torch.cat(cameras).cpu(), weights.cpu(), targets.names)
 
 
 @torch.no_grad()
 def first_weights(
-    prior: Prior,
-    adapter: Adapter | None,
-    anchors: Float[Tensor, "anchors num_ws w_dim"],
-    targets: Targets,
-    stage: Stage,
+    prior: Prior, person: Person, targets: Targets, statistics: LatentStatistics, stage: Stage
 ) -> Float[Tensor, "photos anchors"]:
-    """Where to start between the anchors: nearest to what the encoder sees, or to how anchors look."""
-    statistics = latent_statistics(prior.generator)
-    encoded = encode(prior, targets, statistics)
+    """Where to start between the anchors: nearest to what the encoder sees, or to how anchors look.
+
+    The encoder errs alike on all pictures of a person. How much, it shows on some of the anchors.
+    """
+    device = targets.images.device
+    adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
+    encoded = encode(prior, targets.images, statistics)
     if encoded is None:
         return nearest_anchors(anchor_distances(prior.generator, adapter, anchors, targets, stage))
-    corners = statistics.encode(anchors.mean(1))
-    weights = project(encoded[:, None], corners[:, None], 0.0)
-    return 0.95 * weights + 0.05 / len(anchors)  # none at zero, where gradients vanish
+    cameras, corners = person.anchors.cameras.to(device), statistics.encode(anchors.mean(1))
+    some = spread(len(anchors), LIKENESSES)
+    pictures = [prior.generator.synthesis(anchors[[i]], cameras[[i]], adapter).image for i in some]
+    error = (encode(prior, torch.cat(pictures).clamp(-1, 1), statistics) - corners[some]).mean(0)
+    return project((encoded - error)[:, None], corners[:, None], 0.0)
 
 
 @torch.no_grad()

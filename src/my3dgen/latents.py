@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.alpha import alpha_penalty, decode, layer_alphas
+from my3dgen.alpha import decode
 from my3dgen.cameras import frontal_camera
 
 if TYPE_CHECKING:
@@ -56,9 +56,17 @@ def latent_statistics(generator: Generator, count: int = 4000, seed: int = 123) 
 class LatentSpace(Protocol):
     """See the module's docstring. `variables` are leaves, each with its own learning rate."""
 
-    def variables(self) -> list[tuple[Tensor, float]]: ...
-    def ws(self) -> Latents: ...
-    def strain(self) -> Float[Tensor, " count"]: ...
+    def variables(self) -> list[tuple[Tensor, float]]:
+        """Leaves and their learning rates."""
+        ...
+
+    def ws(self) -> Latents:
+        """The latents, differentiable."""
+        ...
+
+    def strain(self) -> Float[Tensor, " count"]:
+        """A small penalty for unlikely latents."""
+        ...
 
 
 class WSpace:
@@ -81,9 +89,11 @@ class WSpace:
         self.u = start.expand(-1, num_ws if plus else 1, -1).clone().requires_grad_()
 
     def variables(self) -> list[tuple[Tensor, float]]:
+        """Coordinates in units of the prior's spread."""
         return [(self.u, self.rate)]
 
     def ws(self) -> Latents:
+        """Latents of the coordinates."""
         return self.statistics.decode(self.u).expand(-1, self.num_ws, -1)
 
     def strain(self) -> Float[Tensor, " count"]:
@@ -92,37 +102,54 @@ class WSpace:
 
 
 class AlphaSpace:
-    """The dilated hull P_beta of a person's anchors; with `plus` every layer has weights of its own.
+    """The affine hull of a person's anchors, in units of their spread along its principal axes; with `plus`
+    every layer has weights of its own.
 
-    The projector of EG3D spec 5.8.
+    The projector of EG3D spec 5.8 moves the anchors' weights themselves. But Adam moves all that it is
+    given equally far, and many small weights so moved are another mixture at every step; along principal
+    axes equal steps are equally likely ones. How far a point may leave the hull is up to the caller:
+    `my3dgen.alpha.project` brings it back, exactly, where the spec's soft bound keeps weights for good
+    that once strayed behind it.
     """
 
     def __init__(
         self,
         anchors: Float[Tensor, "anchors num_ws w_dim"],
-        start: Float[Tensor, "count anchors"],
+        start: Float[Tensor, "count anchors"] | Float[Tensor, "count num_ws anchors"],
         *,
-        beta: float | None = 0.03,
         plus: bool = False,
-        rate: float = 0.02,
-        weight: float = 0.02,
+        rate: float = 0.15,
+        weight: float = 0.002,
     ) -> None:
-        self.anchors, self.beta, self.plus, self.rate, self.weight = anchors, beta, plus, rate, weight
-        self.raw = start.clone().requires_grad_()
-        self.deltas = torch.zeros(len(start), anchors.shape[1], len(anchors), device=start.device)
-        self.deltas.requires_grad_(plus)
+        self.anchors, self.rate, self.weight = anchors, rate, weight
+        self.start = start if start.dim() == 3 else start[:, None]
+        self.axes = principal_axes(anchors)
+        count, rows = len(start), anchors.shape[1] if plus else self.start.shape[1]
+        self.moved = torch.zeros(count, rows, len(self.axes), device=start.device, requires_grad=True)
 
     def variables(self) -> list[tuple[Tensor, float]]:
-        return [(self.raw, self.rate)] + ([(self.deltas, self.rate / 4)] if self.plus else [])
+        """Coordinates along the axes, relative to the start."""
+        return [(self.moved, self.rate)]
 
     def alphas(self) -> Float[Tensor, "count num_ws anchors"]:
-        """The weights of every layer: they sum to 1."""
-        return layer_alphas(self.raw, self.deltas, self.beta)[1]
+        """The weights of every layer: they sum to 1, as those of the start do."""
+        return (self.start + self.moved @ self.axes).expand(-1, self.anchors.shape[1], -1)
 
     def ws(self) -> Latents:
+        """Latents of the weights."""
         return decode(self.alphas(), self.anchors)
 
     def strain(self) -> Float[Tensor, " count"]:
-        constrained, _ = layer_alphas(self.raw, self.deltas, self.beta)
-        layers = round(self.anchors.shape[1] * 2 / 3)
-        return alpha_penalty(constrained, self.deltas, layers, weight=self.weight)
+        """Mean squared distance from the anchors' mean, in units of their spread, times `weight`."""
+        count = len(self.anchors)
+        away = (self.start - 1 / count) @ self.axes.T * (count - 1) + self.moved
+        return self.weight * away.square().sum(dim=2).mean(dim=1) / max(1, len(self.axes))
+
+
+def principal_axes(anchors: Float[Tensor, "anchors num_ws w_dim"]) -> Float[Tensor, "axes anchors"]:
+    """Changes of the anchors' weights, summing to 0, that each move the latent by one standard deviation
+    of the anchors along one of their principal axes."""
+    rows = anchors.flatten(1).double()
+    directions, lengths, _ = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
+    some = lengths > 1e-6 * lengths.max().clamp_min(1e-30)
+    return (directions[:, some].T / max(1, len(rows) - 1) ** 0.5).to(anchors.dtype)

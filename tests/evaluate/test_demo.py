@@ -134,7 +134,8 @@ def test_photos_are_chosen_by_name_and_by_view(album):
     part = select(album, ["c.png", "a.png"])
     assert part.names == ("c.png", "a.png")
     assert torch.equal(part.images, album.images[[2, 0]]) and torch.equal(part.cameras, album.cameras[[2, 0]])
-    assert nearest_to_front(album) == "b.png"
+    assert nearest_to_front(album) == ["b.png"]
+    assert nearest_to_front(album, 2) == ["b.png", "a.png"]
     assert widest_pair(album) == (2, 0)
     with pytest.raises(KeyError):
         select(album, ["d.png"])

@@ -28,7 +28,7 @@ def report():
         "album": {"name": "<Ada> & co", "photos": 60, "learned": 50, "held_out": 10},
         "machine": {"device": "cpu"},
         "methods": {"prior": method(0.0), "lora": method(1.5)},
-        "views": {"yaw_degrees": [-40, -20, 0, 20, 40], "source_yaw_degrees": 0},
+        "views": {"yaw_degrees": [-40, -20, 0, 20, 40], "source_yaw_degrees": 0, "photos": ["a.jpg"]},
         "perceptual_network": "lite0-feat",
         "identity_network": "dlib",
         "person_file_bytes": 480_000,

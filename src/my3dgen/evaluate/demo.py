@@ -4,7 +4,7 @@ photos -> album -> anchors -> person file -> held-out photos and unseen views by
 report.html and report.json. The album's person is synthetic, so the truth is known from every side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ YAWS = (-40, -20, 0, 20, 40)
 """Degrees of the unseen views."""
 SOURCE = 2
 """Place of the view that is inverted."""
+MOMENTS = 3
+"""How many held-out photos are seen from all these yaws: one expression alone says little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,15 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     album, split = read_album(out / "album"), read_split(config.album / "split.json", faces["names"])
     learn, test = select(album, split.learn), select(album, split.held_out)
 
-    photo = faces["files"][nearest_to_front(test)]
-    size = prior.config.img_resolution
-    stages.run(
-        "true views", [photo, YAWS], lambda: render_truth(truth, photo, YAWS, out / "views", size), ("faces",)
+    moments = [faces["files"][name] for name in nearest_to_front(test, MOMENTS)]
+    shot = stages.run(
+        "true views",
+        [moments, YAWS],
+        lambda: render_truth(truth, moments, YAWS, out / "views", prior),
+        ("faces",),
     )
-    views = read_album(out / "views")
+    turned = read_album(out / "views" / "album")
+    views = [select(turned, names) for names in shot["views"].values()]
 
     kept = out / "anchors.safetensors"
     stages.run("anchors", quality, lambda: find_anchors(prior, learn, quality, kept), ("faces",))
@@ -106,7 +111,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     pictures = stages.run(
         "pictures",
         [quality, list(scores), sorted(prior.directions)],
-        lambda: draw_all(prior, person, learn, test, views, YAWS, list(scores), quality, out),
+        lambda: draw_all(prior, person, learn, test, views[0], YAWS, list(scores), quality, out),
         ("personalize", "true views"),
     )
     report = assemble(config, prior, person, faces, split, scores, pictures, stages, file)
@@ -116,15 +121,16 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def fingerprint_of(album: Path) -> str:
-    """A short name for the photos and their split. Raises UserError if there are none."""
+    """A short name for the photos, their split and their truth. Raises UserError if there are none."""
     photos = sorted((album / "photos").glob("*")) if (album / "photos").is_dir() else []
     if not photos:
         raise UserError(f"{album} holds no photos/; my3dgen synthetic album makes such a folder")
-    return fingerprint([[path.name, path.stat().st_size] for path in photos])
+    told = [(album / name).read_text(encoding="utf-8") for name in ("split.json", "truth.json")]
+    return fingerprint([[path.name, path.stat().st_size] for path in photos] + told)
 
 
 def examine(
-    method: Method, test: Album, views: Album, out: Path, stages: Stages, quality: Quality
+    method: Method, test: Album, views: Sequence[Album], out: Path, stages: Stages, quality: Quality
 ) -> dict[str, Any]:
     """Both questions of `my3dgen.evaluate.protocol`, put to one method: figures by part."""
     judge = load_judge()
@@ -137,10 +143,12 @@ def examine(
         return mean_score(made.scores).as_dict() | {"by_photo": by_photo}
 
     def on_views() -> dict[str, Any]:
-        made = novel_views(method, views, SOURCE, judge)
-        keep_pictures(made, views, out / "compared" / "views" / method.name)
-        unseen = [score for place, score in enumerate(made.scores) if place != SOURCE]
-        return mean_score(unseen).as_dict() | {"by_yaw": [score.as_dict() for score in made.scores]}
+        made = [novel_views(method, moment, SOURCE, judge) for moment in views]
+        for moment, pictures in zip(views, made, strict=True):
+            keep_pictures(pictures, moment, out / "compared" / "views" / method.name)
+        by_yaw = [mean_score(scores) for scores in zip(*(one.scores for one in made), strict=True)]
+        unseen = [score for place, score in enumerate(by_yaw) if place != SOURCE]
+        return mean_score(unseen).as_dict() | {"by_yaw": [score.as_dict() for score in by_yaw]}
 
     return {
         "latent": method.latent,
@@ -191,7 +199,7 @@ def assemble(
         "views": {
             "yaw_degrees": list(YAWS),
             "source_yaw_degrees": YAWS[SOURCE],
-            "photo": stages.stamps["true views"]["answer"]["photo"],
+            "photos": list(stages.stamps["true views"]["answer"]["views"]),
         },
         "perceptual_network": PERCEPTUAL_NETWORK,
         "identity_network": IDENTITY_NETWORK,

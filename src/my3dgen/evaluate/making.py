@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from my3dgen.anchors import Anchors
-from my3dgen.apps.sheet import sheet
+from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate.methods import Quality
-from my3dgen.evaluate.protocol import true_views
-from my3dgen.faces.album import Album, write_album
+from my3dgen.evaluate.protocol import photograph
+from my3dgen.faces.album import Album
 from my3dgen.faces.build import make_album
 from my3dgen.faces.photos import find_photos
 from my3dgen.invert import QUALITIES as INVERSIONS
@@ -126,13 +126,28 @@ def read_generator(prior: Prior, path: Path) -> Generator:
     return build_generator(prior.config, read_tensors(path, LIMIT, remedy=REMEDY)[0])
 
 
-def nearest_to_front(album: Album) -> str:
-    """The picture whose camera is nearest to the front: the unseen views are of that moment."""
+def nearest_to_front(album: Album, count: int = 1) -> list[str]:
+    """The pictures whose cameras are nearest to the front: the unseen views are of these moments."""
     yaw, pitch = angles_from_camera(album.cameras)
-    return album.names[int((yaw.square() + pitch.square()).argmin())]
+    return [album.names[i] for i in (yaw.square() + pitch.square()).argsort()[:count].tolist()]
 
 
-def render_truth(truth: Truth, photo: str, yaws: Sequence[int], folder: Path, size: int) -> dict[str, Any]:
-    """The person as in that photo, seen from every yaw (degrees), as an album."""
-    write_album(folder, true_views(truth, photo, yaws, size))
-    return {"photo": photo}
+def render_truth(
+    truth: Truth, photos: Sequence[str], yaws: Sequence[int], folder: Path, prior: Prior
+) -> dict[str, Any]:
+    """The person as in these photos, seen from every yaw (degrees), made an album as any photos are.
+
+    Returns the views' names, a list for each photo. Raises UserError if a view is not usable.
+    """
+    size, taken = max(256, prior.config.img_resolution), {}  # faces are found in no smaller photos
+    for photo in track(photos, "true views"):
+        for place, image in enumerate(photograph(truth, photo, yaws, size)):
+            # names sort as the yaws do, so that the order survives on disk
+            name = f"{Path(photo).stem}_{place}_yaw{yaws[place]:+03d}.png"
+            save_image(image, folder / "photos" / name)
+            taken.setdefault(photo, []).append(name)
+    made = to_album(folder / "photos", folder / "album", prior)
+    if made["dropped"]:
+        left_out = made["dropped"][0]
+        raise UserError(f"the true view {left_out['file']} is not usable ({left_out['reason']})")
+    return {"views": {photo: [made["names"][name] for name in names] for photo, names in taken.items()}}

@@ -2,7 +2,11 @@
 
 1. Held-out photos: invert a photo the method has not seen, render it by its own camera, compare.
 2. Novel views: invert one frontal view, render the others, compare with the truth seen from there. Only a
-   synthetic person has that truth: same head, same expression, same light, exact cameras.
+   synthetic person has that truth: same head, same expression, same light.
+
+The true views are cropped, and their cameras found, as those of any photo. Cameras of the scene would do
+wrong to methods that know a person only from crops: these place a head by its face, a few hundredths of
+its width away from where the scene has it.
 
 How each method inverts is told in `my3dgen.evaluate.methods`.
 """
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from my3dgen.cameras import camera_from_angles
@@ -21,11 +26,13 @@ from my3dgen.evaluate.metrics import Images, Judge, Score
 from my3dgen.faces.album import Album
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
-from my3dgen.progress import track
 from my3dgen.synthetic.album import Truth
+from my3dgen.synthetic.framing import FOCAL
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 from my3dgen.targets import targets_of
+
+WIDER = 1.5  # sides of the crop that a true view shows
 
 
 @dataclass(frozen=True)
@@ -72,27 +79,21 @@ def held_out(method: Method, album: Album, judge: Judge) -> Reproduction:
 def novel_views(method: Method, views: Album, source: int, judge: Judge) -> Reproduction:
     """Question 2: invert the view at place `source`, render all. Means should leave the source out."""
     wanted = targets_of(views, method.generator.config)
+    # a correction of this one camera would turn the head against the truth in all other views
     found = method.invert(select(views, [views.names[source]]), False)
-    # cameras are exact here; a correction would turn the head against the truth in all other views
     ws = found.ws.expand(len(wanted), -1, -1)
     images = reproduce(method.generator, method.adapter, ws, wanted.cameras)
     return Reproduction(images, judge.score(images, wanted.images, wanted.masks, wanted.cameras))
 
 
-def true_views(truth: Truth, photo: str, yaws: Sequence[int], size: int) -> Album:
-    """The person of a synthetic album in a photo's expression and light, rendered by exact cameras.
+def photograph(truth: Truth, photo: str, yaws: Sequence[int], size: int) -> list[Image.Image]:
+    """The person of a synthetic album in a photo's expression and light, from every yaw (degrees).
 
-    `yaws` are in degrees. The camera convention is the one that albums are cropped to
-    (`my3dgen.synthetic.framing`), so the pictures need no crop.
+    The pictures show more than a crop of `size` pixels needs, at its scale.
     """
     shown = tuple(entry for entry in truth.photos if entry.name == photo)
     scenes = build_scenes(truth.factors(shown), "cpu")
-    cameras = camera_from_angles(torch.tensor([math.radians(yaw) for yaw in yaws]), 0.0)
-    shots = [render_views(scenes, camera[None, None], size) for camera in track(cameras, "true views")]
-    return Album(
-        images=torch.cat([shot.rgb[0] for shot in shots]).float() / 127.5 - 1,
-        cameras=cameras,
-        masks=torch.cat([shot.alpha for shot in shots]).float() / 255,
-        # names sort as the yaws do, so that the order survives on disk
-        names=tuple(f"{place}_yaw{yaw:+03d}.png" for place, yaw in enumerate(yaws)),
-    )
+    angles = torch.tensor([math.radians(yaw) for yaw in yaws])
+    cameras = camera_from_angles(angles, 0.0, focal=FOCAL / WIDER)
+    views = [render_views(scenes, camera[None, None], round(size * WIDER)) for camera in cameras]
+    return [Image.fromarray(view.rgb[0, 0].permute(1, 2, 0).numpy()) for view in views]
