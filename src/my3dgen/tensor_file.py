@@ -18,13 +18,18 @@ size are still finite in float32, so what is drawn from them is, too."""
 
 
 def read_tensors(
-    path: Path, max_bytes: int, *, remedy: str, shapes: Mapping[str, tuple[int, ...]] | None = None
+    path: Path,
+    max_bytes: int,
+    *,
+    remedy: str,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    numbers: tuple[str, ...] = NUMBERS,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors in float32, metadata) of a safetensors file.
 
     With `shapes` the file must hold exactly these names and shapes, checked before any number is
     read. Raises FileFormatError, ending in `remedy`, for files that are larger than `max_bytes`,
-    truncated, edited, of another dtype than f16, bf16 or f32, or hold numbers that are `unusable`.
+    truncated, edited, of another dtype than `numbers`, or hold numbers that are `unusable`.
     """
     path = Path(path)
 
@@ -46,8 +51,8 @@ def read_tensors(
                 raise refuse(reason)
             for name in names:
                 piece = file.get_slice(name)
-                if piece.get_dtype() not in NUMBERS:
-                    raise refuse(f"'{_short(name)}' is {piece.get_dtype()}, not f16, bf16 or f32")
+                if piece.get_dtype() not in numbers:
+                    raise refuse(f"'{_short(name)}' is {piece.get_dtype()}, not {' or '.join(numbers)}")
                 if shapes is not None and tuple(piece.get_shape()) != tuple(shapes[name]):
                     raise refuse(
                         f"'{_short(name)}' has shape {tuple(piece.get_shape())}, not {tuple(shapes[name])}"

@@ -14,6 +14,7 @@ from my3dgen.pretrain import publish as publishing
 from my3dgen.pretrain import state
 from my3dgen.pretrain.gaussian import fit_mapping, has_closed_form
 from my3dgen.pretrain.networks import Networks
+from my3dgen.prior import store
 from my3dgen.prior.mapping import MappingNetwork
 from my3dgen.prior.store import load_prior
 
@@ -50,11 +51,15 @@ def test_the_verb_writes_a_whole_prior(tmp_path: Path, home: Path, capsys) -> No
 
 
 def test_a_full_disk_leaves_no_prior(tmp_path: Path, home: Path, no_heads, monkeypatch) -> None:
-    def full(path: Path, *_: object) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    real = store.write_tensors
+
+    def full(path: Path, *others: dict) -> None:
+        if path.name == store.ENCODER:
+            raise OSError(28, "No space left on device", str(path))
+        real(path, *others)
 
     source = _saved(tmp_path / "state")
-    monkeypatch.setattr(publishing, "write_tensors", full)  # the encoder, which is written last
+    monkeypatch.setattr(store, "write_tensors", full)
     assert main(["prior", "publish", str(source), "--name", "toy"]) == 2
     assert list(home.iterdir()) == []
 

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
+from my3dgen.int8 import to_int8
 from my3dgen.prior import store
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import load_prior, prior_folders, write_prior, write_sums
@@ -190,14 +192,26 @@ def test_encoders_must_fit(folder):
     from my3dgen.prior.encoder import Encoder, EncoderConfig
 
     assert load_prior(folder).encoder is None
-    fitting = Encoder(EncoderConfig(TINY.img_resolution, TINY.w_dim)).state_dict()
-    save_file(fitting, folder / store.ENCODER)
-    encoder = load_prior(folder).encoder
-    assert encoder is not None
+    encoder = Encoder(EncoderConfig(TINY.img_resolution, TINY.w_dim))
+    generator = load_prior(folder).generator
+    beside = store.write_prior(folder.parent / "two", TINY, generator.state_dict(), "# two\n", encoder=encoder)
+    again = load_prior(beside).encoder
+    assert again is not None
     images = torch.zeros(2, 3, TINY.img_resolution, TINY.img_resolution)
-    assert encoder(images).shape == (2, TINY.w_dim)
+    torch.testing.assert_close(again(images), encoder(images), atol=0.05, rtol=0)
+    fitting = to_int8(encoder.state_dict())
+    save_file(fitting, folder / store.ENCODER)
+    assert load_prior(folder).encoder is not None
     save_file({**fitting, "head.bias": torch.zeros(TINY.w_dim + 1)}, folder / store.ENCODER)
     refused(folder, "'head.bias' has shape")
+
+
+def test_the_embedded_prior_is_small():
+    files = [path for path in store.find_prior("mini").iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 20_000_000
+    assert {store.WEIGHTS, store.ENCODER, store.DIRECTIONS, store.CARD} <= {path.name for path in files}
+    with safe_open(store.find_prior("mini") / store.WEIGHTS, "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
 
 
 def test_the_embedded_encoder_recognises_what_the_prior_draws():

@@ -1,7 +1,5 @@
 """From a training state to a prior folder: the mapping fitted to the encoder's latents, weights in fp16."""
 
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -20,7 +18,6 @@ from my3dgen.progress import track
 from my3dgen.synthetic.factors import TRAIN_SEEDS, sample_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
-from my3dgen.tensor_file import write_tensors
 
 AT_ONCE = 4
 """Heads rendered and encoded together."""
@@ -49,16 +46,7 @@ def publish(source: Path, folder: Path, card: str, *, heads: int = 500, first_se
         state.put(network, state.read_weights(source / name), source / name)
     latents = encode_heads(encoder.eval(), heads, first_seed, source / "latents.safetensors")
     fit_mapping(generator.backbone.mapping, latents)
-    if folder.exists():
-        raise UserError(f"{folder}: is already there; choose another place")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        write_prior(beside, config, generator.state_dict(), card, half=True)
-        write_tensors(beside / ENCODER, state.half(encoder), {})
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder
+    return write_prior(folder, config, generator.state_dict(), card, half=True, encoder=encoder)
 
 
 @torch.no_grad()

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
+from my3dgen.int8 import from_int8, to_int8
 from my3dgen.prior.directions import load_directions
 from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.prior.generator import Generator
-from my3dgen.tensor_file import read_tensors, write_tensors, write_text
+from my3dgen.tensor_file import NUMBERS, read_tensors, write_tensors, write_text
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights" / "priors"
 CONFIG, WEIGHTS, SUMS, CARD, DIRECTIONS, ENCODER = (
@@ -211,9 +212,9 @@ def read_encoder(folder: Path, config: PriorConfig, device: str | torch.device) 
         return None
     with torch.device("meta"):
         encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
-    shapes = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
-    tensors, _ = read_tensors(path, MAX_ENCODER_BYTES, remedy=REMEDY, shapes=shapes)
-    encoder.load_state_dict(tensors, assign=True)
+    shapes = {name: tuple(tensor.shape) for name, tensor in to_int8(encoder.state_dict()).items()}
+    tensors, _ = read_tensors(path, MAX_ENCODER_BYTES, remedy=REMEDY, shapes=shapes, numbers=(*NUMBERS, "I8"))
+    encoder.load_state_dict(from_int8(tensors), assign=True)
     return encoder.eval().requires_grad_(False).to(device)
 
 
@@ -259,12 +260,18 @@ def check_new_name(name: str) -> Path:
 
 
 def write_prior(
-    folder: Path, config: PriorConfig, tensors: Mapping[str, Tensor], card: str, *, half: bool = False
+    folder: Path,
+    config: PriorConfig,
+    tensors: Mapping[str, Tensor],
+    card: str,
+    *,
+    half: bool = False,
+    encoder: Encoder | None = None,
 ) -> Path:
     """Write a prior's folder beside `folder`, then rename; `tensors` is the generator's state dict.
 
-    With `half` the weights are stored in fp16. Raises UserError if `folder` exists, FileFormatError if
-    what was written can't be loaded; then nothing is left.
+    With `half` the weights are stored in fp16; an encoder always is in int8. Raises UserError if `folder`
+    exists, FileFormatError if what was written can't be loaded; then nothing is left.
     """
     folder = Path(folder)
     there = UserError(f"{folder}: is already there; choose another place")
@@ -275,6 +282,8 @@ def write_prior(
     try:
         dtype = torch.float16 if half else torch.float32
         write_tensors(beside / WEIGHTS, {name: t.to(dtype) for name, t in tensors.items()}, {})
+        if encoder is not None:
+            write_tensors(beside / ENCODER, to_int8(encoder.state_dict()), {})
         (beside / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
         (beside / CARD).write_text(card, encoding="utf-8")
         write_sums(beside)
