@@ -18,8 +18,8 @@ def test_this_installation_is_usable():
 
 
 def test_networks_absent_or_damaged(tmp_path, monkeypatch):
-    for name in ("dlib-resnet", "face-detector"):
-        shutil.copy(networks.FOLDER / f"{name}.safetensors", tmp_path)
+    for name in ("dlib-resnet.safetensors", "face-detector.safetensors", "manifest.json"):
+        shutil.copy(networks.FOLDER / name, tmp_path)
     data = bytearray((tmp_path / "face-detector.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "face-detector.safetensors").write_bytes(data)
@@ -31,19 +31,30 @@ def test_networks_absent_or_damaged(tmp_path, monkeypatch):
     assert "is absent" in states["network squeezenet-1.1"].found
 
 
-def test_a_damaged_prior_of_the_user(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["generator.safetensors", "encoder.safetensors", "directions.safetensors"])
+def test_a_damaged_prior_of_the_user(tmp_path, monkeypatch, name):
     from my3dgen.prior import store
 
     monkeypatch.setenv("MY3DGEN_HOME", str(tmp_path))
     folder = tmp_path / "priors" / "mine"
     shutil.copytree(store.EMBEDDED / "mini", folder)
-    data = bytearray((folder / store.WEIGHTS).read_bytes())
+    store.write_sums(folder)
+    data = bytearray((folder / name).read_bytes())
     data[-1] ^= 1
-    (folder / store.WEIGHTS).write_bytes(data)
+    (folder / name).write_bytes(data)
     states = {check.name: check for check in doctor.check_priors()}
     assert states["prior mini"].state == "ok"
     assert states["prior mine"].state == "missing"
-    assert str(folder) in states["prior mine"].remedy
+    assert str(folder) in states["prior mine"].remedy and name in states["prior mine"].found
+
+
+def test_a_prior_that_cannot_be_read(monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(doctor, "sha256", refuse)
+    found = {check.name: check for check in doctor.check_priors()}["prior mini"]
+    assert found.state == "missing" and "Permission denied" in found.found
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, monkeypatch):

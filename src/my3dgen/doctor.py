@@ -182,7 +182,7 @@ def check_priors() -> Iterator[Check]:
         try:
             sums = read_sums(folder)
             wrong = [n for n in sums if not (folder / n).is_file() or sha256(folder / n) != sums[n]]
-        except UserError as error:
+        except (UserError, OSError) as error:
             yield Check(f"prior {name}", "missing", str(error))
             continue
         if wrong:
