@@ -38,6 +38,7 @@ def test_a_fingerprint_knows_every_bit():
     assert fingerprint("x", 1, a) == fingerprint("x", 1, a.clone())
     others = [("x", 1, a), ("x", 1, b), ("x", 2, a), ("y", 1, a)]
     assert len({fingerprint(*parts) for parts in others}) == 4
+    assert fingerprint(torch.tensor(1.0)) != fingerprint(torch.tensor(2.0))  # a number is a tensor, too
     assert fingerprint(a) != fingerprint(a.reshape(2, 2))
 
 

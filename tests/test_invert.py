@@ -9,10 +9,13 @@ from my3dgen.anchors import Anchors
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.faces.album import Album
-from my3dgen.invert import InvertConfig, invert, nearest_anchors, place
+from my3dgen.fit import Stage
+from my3dgen.invert import InvertConfig, first_weights, invert, nearest_anchors, place
+from my3dgen.latents import latent_statistics
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
 from my3dgen.prior.encoder import Encoder, EncoderConfig
+from my3dgen.targets import targets_of
 
 QUICK = InvertConfig(common_steps=12, coarse_steps=12, fine_steps=3, perceptual=0.05, batch=3)
 
@@ -123,6 +126,30 @@ def test_place_finds_an_anchor_s_photo(tiny_prior, person, photos):
     torch.testing.assert_close(found.alphas.sum(-1), torch.ones(1, 8))
     torch.testing.assert_close(found.ws, torch.einsum("blk,kld->bld", found.alphas, person.anchors.ws))
     assert psnr(shown(tiny_prior, found, person.adapter), photos.images[4:5]).item() > 25
+
+
+def test_what_the_encoder_gets_wrong_on_all_anchors_is_left_out_of_the_start(
+    tiny_prior, truth, person, photos
+):
+    prior = replace(tiny_prior, encoder=Astray(truth))
+    targets, statistics = targets_of(photos, prior.config), latent_statistics(prior.generator)
+    weights = first_weights(prior, person, targets, statistics, Stage(1, 8, 8))
+    torch.testing.assert_close(weights, torch.eye(6), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_places_stay_in_the_dilated_hull(tiny_prior, person, photos, space):
+    other = replace(photos, images=photos.images.flip(3))  # nobody the anchors know
+    config = replace(QUICK, coarse_steps=4, fine_steps=1, space=space, cameras=False)
+    near, free = (place(tiny_prior, person, part(other, 0, 1), config, beta=b).alphas for b in (0.03, None))
+    torch.testing.assert_close(near.sum(-1), torch.ones(2, 8))
+    assert near.min() >= -0.0301 and free.min() < -0.05
+    assert (near.std(1).max() > 1e-3) == (space == "w+")
+
+
+def test_photos_are_found_with_an_adapter_in_all_of_w(tiny_prior, person, photos):
+    found = invert(tiny_prior, part(photos, 2), replace(QUICK, cameras=False), person.adapter)
+    assert psnr(shown(tiny_prior, found, person.adapter), photos.images[2:3]).item() > 20
 
 
 def test_nearest_anchors_weigh_by_distance():

@@ -71,3 +71,9 @@ def test_gradient_error_sees_blur_that_squared_error_forgives():
         squared_error(shifted, sharp, weights).item(), rel=1e-4
     )
     assert gradient_error(blurred, sharp, weights) > 10 * gradient_error(shifted, sharp, weights)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_gradient_error_of_tiny_pictures_is_a_number(size):
+    images = torch.rand(1, 3, size, 4, generator=torch.Generator().manual_seed(2))
+    assert gradient_error(images, 0 * images, torch.ones(1, 1, size, 4)).isfinite().all()

@@ -56,6 +56,8 @@ def gradient_error(images: Images, targets: Images, weights: Weights, scales: in
     error, total = images - targets, images.new_zeros(len(images))
     for scale in range(scales):
         if scale:
+            if min(error.shape[-2:]) < 4:
+                break  # half of it has no neighbours any more
             error, weights = F.avg_pool2d(error, 2), F.avg_pool2d(weights, 2)
         across, down = error.diff(dim=3).abs(), error.diff(dim=2).abs()
         total = total + (across * weights[..., 1:]).mean(dim=(1, 2, 3))

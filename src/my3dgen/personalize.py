@@ -1,6 +1,7 @@
 """A person out of a prior: an adapter trained so that the anchors' renderings become the photos.
 
     loss = MSE(image, photo) + MSE(raw, small photo) + perceptual distance of both     (EG3D spec 5.6)
+           + a little absolute error of both, and of their differences between neighbours
 
 The latents stay, unless they are refined together with the adapter; the prior never changes.
 """

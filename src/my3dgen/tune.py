@@ -17,7 +17,7 @@ from torch import Tensor
 from my3dgen.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from my3dgen.errors import UserError
 from my3dgen.lora import Adapter
-from my3dgen.losses import squared_error
+from my3dgen.losses import absolute_error, gradient_error, squared_error
 from my3dgen.perceptual import Perceptual
 from my3dgen.precision import mixed_precision
 from my3dgen.prior.generator import Generator
@@ -33,7 +33,8 @@ PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """The loop's dials. The loss is that of EG3D spec 5.6: squared error and perceptual distance."""
+    """The loop's dials. The loss is that of EG3D spec 5.6, squared error and perceptual distance, plus a
+    little absolute error."""
 
     steps: int = 360
     batch: int = 1
@@ -49,6 +50,9 @@ class TuneConfig:
     of fewer."""
     perceptual: float = 0.03
     """Weight of the perceptual distance, at each size; it is about a hundred times the squared error."""
+    plain: float = 0.1
+    """Weight of the absolute error of pixels and of differences between neighbours, at each size: faint
+    tints and soft edges hardly show in a square."""
     seed: int = 0
 
 
@@ -136,6 +140,9 @@ def _loss(
         if window is not None:
             photos, weights = window.crop(photos), window.crop(weights)
         loss = loss + squared_error(made, photos, weights).mean()
+        if config.plain > 0:
+            plain = absolute_error(made, photos, weights) + gradient_error(made, photos, weights)
+            loss = loss + config.plain * plain.mean()
         if perceptual is not None and config.perceptual > 0:
             loss = loss + config.perceptual * _perceptual_distance(perceptual, made, photos).mean()
     return loss if extra is None else loss + extra(step, numbers)
