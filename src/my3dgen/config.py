@@ -169,7 +169,9 @@ class PriorConfig:
         """
         known = {field.name: field for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
-            raise FileFormatError(f"prior config: unknown key {unknown[0][:80]!r}; remove it or update my3dgen")
+            raise FileFormatError(
+                f"prior config: unknown key {unknown[0][:80]!r}; remove it or update my3dgen"
+            )
         missing = [n for n, f in known.items() if n not in values and f.default is MISSING]
         if missing:
             raise FileFormatError(f"prior config: '{missing[0]}' is missing; add it")
