@@ -194,7 +194,9 @@ def test_encoders_must_fit(folder):
     assert load_prior(folder).encoder is None
     encoder = Encoder(EncoderConfig(TINY.img_resolution, TINY.w_dim))
     generator = load_prior(folder).generator
-    beside = store.write_prior(folder.parent / "two", TINY, generator.state_dict(), "# two\n", encoder=encoder)
+    beside = store.write_prior(
+        folder.parent / "two", TINY, generator.state_dict(), "# two\n", encoder=encoder
+    )
     again = load_prior(beside).encoder
     assert again is not None
     images = torch.zeros(2, 3, TINY.img_resolution, TINY.img_resolution)
