@@ -1,3 +1,4 @@
+import errno
 import json
 import warnings
 from dataclasses import replace
@@ -7,10 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from my3dgen import peft_format
+from my3dgen.cli import run_verb
+from my3dgen.cli.peft_export import PeftExport
+from my3dgen.cli.peft_import import PeftImport
 from my3dgen.config import PRESETS
-from my3dgen.errors import FileFormatError
+from my3dgen.errors import FileFormatError, UserError
 from my3dgen.lora import merge, new_adapter, stack
 from my3dgen.peft_format import CONFIG, EXTRAS, FACTORS, PREFIX, export_peft, import_peft
+from my3dgen.person import Person, new_person
 from my3dgen.prior.generator import Generator
 
 
@@ -110,6 +116,36 @@ def test_a_foreign_folder_with_few_layers_and_other_ranks(tmp_path, generator, p
     merged = merge(generator, adapter)
     for name in (name.removesuffix(".lora_A") for name in adapter.tensors if name.endswith(".lora_A")):
         torch.testing.assert_close(merged.get_parameter(name).detach(), expected[tree_name(name)], msg=name)
+
+
+def test_the_verbs_carry_a_person_there_and_back(tmp_path, tiny_prior, truth, capsys):
+    adapter = new_adapter(tiny_prior.generator, 1, 2.0).detached()
+    for name, tensor in adapter.tensors.items():
+        tensor.fill_(0.25 if name.endswith("lora_B") else 0.5)
+    file, folder, back = tmp_path / "me.safetensors", tmp_path / "peft", tmp_path / "back.safetensors"
+    new_person(tiny_prior, adapter, truth).save(file)
+    out = ["-o", str(folder), "--json"]
+    assert run_verb("peft export", PeftExport, [str(file), *out]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(folder), "rank": 1, "alpha": 2.0}
+    options = ["--person", str(file), "--prior", str(tiny_prior.folder), "-o", str(back), "--json"]
+    assert run_verb("peft import", PeftImport, [str(folder), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["person_file"] == str(back)
+    loaded, original = Person.load(back, tiny_prior), Person.load(file)
+    assert loaded.adapter.alpha == 2.0
+    assert all(torch.equal(loaded.adapter.tensors[n], t) for n, t in adapter.tensors.items())
+    assert torch.equal(loaded.anchors.ws, original.anchors.ws)
+    with pytest.raises(UserError, match="already there"):
+        run_verb("peft export", PeftExport, [str(file), *out])
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path, adapter, monkeypatch):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(peft_format, "write_text", full)  # the configuration, which is written last
+    with pytest.raises(OSError, match="No space"):
+        export_peft(adapter, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_adapter_of_many_people_is_not_exported(tmp_path, adapter):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from my3dgen.apps.sample import sample
     from my3dgen.faces.album import read_album
     from my3dgen.invert import invert
+    from my3dgen.peft_format import export_peft, import_peft
     from my3dgen.person import Person
     from my3dgen.personalize import personalize
     from my3dgen.prior.store import load_prior
@@ -27,6 +28,8 @@ __all__ = [
     "Person",
     "edit",
     "export_mesh",
+    "export_peft",
+    "import_peft",
     "interpolate",
     "invert",
     "load_prior",
@@ -41,6 +44,8 @@ _HOME = {
     "Person": "person",
     "edit": "apps.edit",
     "export_mesh": "apps.mesh",
+    "export_peft": "peft_format",
+    "import_peft": "peft_format",
     "interpolate": "apps.interpolate",
     "invert": "invert",
     "load_prior": "prior.store",

@@ -15,7 +15,9 @@ layer inside another that it adapts. There PEFT adds alpha/r * B A, so
 
 import json
 import math
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from my3dgen.errors import FileFormatError
+from my3dgen.errors import FileFormatError, UserError
 from my3dgen.lora import Adapter, adapter_shapes
 from my3dgen.prior.generator import Generator
 from my3dgen.tensor_file import read_tensors, write_tensors, write_text
@@ -48,14 +50,17 @@ UNSUPPORTED = {
 
 
 def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> Path:
-    """Write an adapter as a PEFT folder; return it. `base` names the prior for people who read it.
+    """Write an adapter as a PEFT folder, whole or not at all; return it. `base` names the prior for
+    people who read it.
 
     Values are stored as they are, so `import_peft` gives them back bit by bit. Raises ValueError
-    for an adapter with a batch axis.
+    for an adapter with a batch axis, UserError if `folder` is there and not empty.
     """
     if adapter.batch is not None:
         raise ValueError("an adapter with a batch axis cannot be exported; unstack it first")
     folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is already there and not an empty folder; choose a new one")
     factors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
@@ -93,9 +98,16 @@ def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> P
         "inference_mode": True,
     }
     extras = {name: t for name, t in adapter.tensors.items() if name.endswith(".delta")}
-    write_tensors(folder / FACTORS, factors, {"format": "pt"})
-    write_tensors(folder / EXTRAS, extras, {})
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        write_tensors(beside / FACTORS, factors, {"format": "pt"})
+        write_tensors(beside / EXTRAS, extras, {})
+        write_text(beside / CONFIG, json.dumps(config, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return folder
 
 
