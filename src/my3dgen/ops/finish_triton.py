@@ -5,6 +5,7 @@ backward, which also sums the gradients of norms and bias.
 """
 
 import math
+from typing import no_type_check
 
 import torch
 import triton
@@ -21,6 +22,7 @@ GAIN = tl.constexpr(math.sqrt(2))
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _forward(
     features, norms, biases, out, pixels, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, CLAMPED: tl.constexpr,
@@ -43,6 +45,7 @@ def _forward(
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _backward(
     gradient, features, norms, biases, by_features, by_norms, by_biases, pixels, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, ROUNDS: tl.constexpr,

@@ -4,6 +4,8 @@ Twin of the stride-1 case in `my3dgen.ops.fir`. The filter is linear and symmetr
 itself with another offset: derivatives of any order work.
 """
 
+from typing import no_type_check
+
 import torch
 import triton
 import triton.language as tl
@@ -11,6 +13,7 @@ from torch import Tensor
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _filter(
     source, out, source_height, source_width, height, width, offset, gain,
     CHANNELS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,

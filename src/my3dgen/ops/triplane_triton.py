@@ -6,6 +6,8 @@ pass scatters into float32 planes with atomics, hence its last bits vary from ru
 gradient.
 """
 
+from typing import no_type_check
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,7 @@ POINTS_PER_PROGRAM = 64
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _corner(position, limit: tl.constexpr):
     texel = (position + 1) * (limit / 2) - 0.5
     low = tl.floor(texel)
@@ -22,11 +25,13 @@ def _corner(position, limit: tl.constexpr):
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _coordinate(points, base, axis: tl.constexpr, inside):
     return tl.load(points + base * 3 + axis, mask=inside, other=0.0)
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _gather(
     total, planes, points, base, stack, inside, feature,
     U: tl.constexpr, V: tl.constexpr, SIDE: tl.constexpr, FEATURES: tl.constexpr,
@@ -45,6 +50,7 @@ def _gather(
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _scatter(
     incoming, planes_gradient, points, base, stack, inside, feature,
     U: tl.constexpr, V: tl.constexpr, SIDE: tl.constexpr, FEATURES: tl.constexpr,
@@ -62,6 +68,7 @@ def _scatter(
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _forward(
     planes, points, out, count,
     U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr,
@@ -85,6 +92,7 @@ def _forward(
 
 
 @triton.jit
+@no_type_check  # the compiler reads the function itself
 def _backward(
     gradient, points, planes_gradient, count,
     U0: tl.constexpr, V0: tl.constexpr, U1: tl.constexpr, V1: tl.constexpr,
