@@ -6,18 +6,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, max_pool2d
 
-from my3dgen.apps.subject import Subject, with_fov
+from my3dgen.apps.subject import Subject
 from my3dgen.cameras import project
 from my3dgen.progress import track
 
-AROUND = (0.0, 35.0, -35.0, 70.0, -70.0, 110.0, -110.0, 145.0, -145.0, 180.0)
-FRONT = AROUND[:5]
-ABOVE = (40.0, -30.0)
-WIDE = 32.0  # diagonal degrees: the whole box is in the picture
+VIEWS = ((0, 0), (30, 0), (-30, 0), (60, 0), (-60, 0), (0, 17), (0, -17))
+"""Yaw and pitch in degrees: within what priors are trained on. Beyond it they never saw a colour."""
 VISIBILITY_GRID = 96
 FACING_POWER = 4
+LEAST = 0.05
+"""A vertex with less weight than this, over all views, was not seen."""
+STIFFNESS = 0.01
+"""Of the surface's colours, against the weight of what was seen."""
+SWEEPS = 300
 
 
 @torch.no_grad()
@@ -27,36 +30,35 @@ def paint(
     planes: Float[Tensor, "1 3 features side side"],
     vertices: np.ndarray,
     normals: np.ndarray,
+    faces: np.ndarray,
     tolerance: float = 0.02,
 ) -> np.ndarray:
     """8-bit RGB of vertices, given in world units with outward normals.
 
     A point of the field alone has no colour that means much: a picture's colour is the sum along a ray.
-    So the vertices are looked up in super-resolved pictures from around the head (only from the front
-    where the prior also models a background), weighted by how squarely each view sees them; what those
-    miss, such as shoulders outside the frame, comes from wide volume-rendered pictures, and what no view
-    sees from its nearest neighbour. `tolerance` is how far behind the first vertex in its direction, in
-    world units, a vertex still counts as seen.
+    So the vertices are looked up in super-resolved pictures from where the prior has seen heads, weighted
+    by how squarely each view sees them. What those views miss, such as the back of the head and all that
+    lies outside the frame, takes the colours around it: see `spread`. `tolerance` is how far behind the
+    first vertex in its direction, in world units, a vertex still counts as seen.
     """
     points = torch.tensor(vertices, dtype=torch.float32).to(planes)
     facing = torch.tensor(normals, dtype=torch.float32).to(planes)
     total = points.new_zeros(len(points), 3)
     weight = points.new_zeros(len(points), 1)
-    yaws = AROUND if subject.generator.config.white_back else FRONT
-    degrees = [(yaw, 0.0, None) for yaw in yaws] + [(0.0, pitch, None) for pitch in ABOVE]
-    degrees += [(yaw, 0.0, WIDE) for yaw in yaws]
-    for yaw, pitch, fov in track(degrees, "colours"):
-        camera = with_fov(subject.camera(math.radians(yaw), math.radians(pitch)), fov)
+    for yaw, pitch in track(VIEWS, "colours"):
+        camera = subject.camera(math.radians(yaw), math.radians(pitch))
         picture = subject.generator.render(planes, camera, ws, subject.adapter)
-        image = picture.image if fov is None else picture.image_raw
-        seen = see(points, facing, camera, tolerance)[:, None] * (1.0 if fov is None else 1e-3)
         place = 2 * project(points[None], camera)[:, None] - 1
-        solid = grid_sample(picture.opacity, place, align_corners=False)[0, 0, 0][:, None]
-        seen = seen * solid.pow(8)  # the rim of a silhouette is mixed with the background
-        total += seen * grid_sample(image, place, align_corners=False)[0, :, 0].T
+        # the rim of a silhouette is mixed with the background, and one pixel further after enlarging
+        solid = -max_pool2d(-picture.opacity, 3, 1, 1)
+        solid = grid_sample(solid, place, align_corners=False)[0, 0, 0][:, None]
+        seen = see(points, facing, camera, tolerance)[:, None] * solid.pow(8)
+        total += seen * grid_sample(picture.image, place, align_corners=False)[0, :, 0].T
         weight += seen
-    colours = (total / weight.clamp_min(1e-12)).cpu().numpy()
-    colours = fill(vertices, colours, (weight[:, 0] > 1e-6).cpu().numpy())
+    colours = (total / weight.clamp_min(1e-12)).double().cpu().numpy()
+    trust = weight[:, 0].double().cpu().numpy()
+    trust[trust < LEAST] = 0
+    colours = spread(fill(vertices, colours, trust > 0), trust, faces)
     return (colours * 127.5 + 128).clip(0, 255).astype(np.uint8)
 
 
@@ -91,3 +93,28 @@ def fill(vertices: np.ndarray, colours: np.ndarray, known: np.ndarray) -> np.nda
     _, nearest = KDTree(vertices[known]).query(vertices[~known])
     filled[~known] = colours[known][nearest]
     return filled
+
+
+def spread(colours: np.ndarray, trust: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Colours as given where they are trusted, and as smooth as the surface allows elsewhere.
+
+    They minimise the sum of trust * (colour - given)^2 over the vertices and of STIFFNESS * difference^2
+    over the edges of the faces: a linear system, solved by at most SWEEPS conjugate gradients from the
+    given colours, which for vertices without trust are a first guess.
+    """
+    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse.linalg import cg
+
+    if not trust.any():
+        return colours
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    links = coo_matrix((np.ones(len(edges)), edges.T), shape=(len(colours),) * 2)
+    links = (links + links.T).tocsr()
+    degree = np.asarray(links.sum(1)).ravel()
+    system = diags(trust + STIFFNESS * degree) - STIFFNESS * links
+    scale = diags(1 / system.diagonal().clip(1e-12))
+    solved = [
+        cg(system, trust * channel, x0=channel, rtol=1e-4, maxiter=SWEEPS, M=scale)[0]
+        for channel in colours.T
+    ]
+    return np.stack(solved, axis=1)
