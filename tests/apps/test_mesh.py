@@ -16,10 +16,10 @@ from my3dgen.apps.mesh import (
     surface_level,
     voxel_centres,
 )
-from my3dgen.apps.paint import fill, see
+from my3dgen.apps.paint import VIEWS, fill, paint, see, spread
 from my3dgen.apps.preview import preview, rasterise
 from my3dgen.apps.subject import subject_of
-from my3dgen.cameras import camera_from_angles
+from my3dgen.cameras import angles_from_camera, camera_from_angles
 from my3dgen.errors import UserError
 
 
@@ -114,6 +114,18 @@ def test_surface_level_is_where_outlines_are(prior, monkeypatch):
     assert -10 < level < 20  # within 0.05 of the ball's radius
 
 
+def test_surface_level_where_no_outline_is_seen(prior, monkeypatch):
+    from my3dgen.prior.generator import Generator
+
+    def fog(self, planes, points, dtype):
+        return points.new_zeros(*points.shape[:2], self.config.render_features), points[..., 0] * 0 - 1000
+
+    monkeypatch.setattr(Generator, "_field", fog)
+    subject = subject_of(prior)
+    ws = subject.latent()
+    assert surface_level(subject, ws, subject.generator.planes(ws)) == 10.0
+
+
 def test_glb_and_ply_open_again(tmp_path):
     ball = trimesh.creation.icosphere(2, 0.3)
     ball.visual = trimesh.visual.ColorVisuals(
@@ -187,3 +199,41 @@ def test_preview_shows_the_side_that_faces_the_camera():
     red = (pixels[..., 0] > 200) & (pixels[..., 2] < 50)
     blue = (pixels[..., 2] > 200) & (pixels[..., 0] < 50)
     assert np.where(blue)[1].max() < np.where(red)[1].min()  # yaw -90 sees -x, yaw 90 sees +x
+
+
+def test_colours_nobody_saw_are_smooth_between_those_that_were_seen():
+    ball = trimesh.creation.icosphere(4, 0.3)
+    height = ball.vertices[:, 1] / 0.3
+    seen = np.abs(height) > 0.8  # a red cap, a green one, and a wide belt of nonsense
+    truth = np.stack([height > 0, height < 0, 0 * height], axis=1).astype(float)
+    given = np.where(seen[:, None], truth, np.random.default_rng(0).random((len(height), 3)))
+    colours = spread(given, seen.astype(float), ball.faces)
+    assert np.abs(colours - truth)[np.abs(height) > 0.9].max() < 0.1
+    belt = np.abs(height) < 0.05
+    assert np.abs(colours[belt] - [0.5, 0.5, 0]).max() < 0.1
+    assert np.abs(np.diff(colours[ball.edges_unique], axis=1)).max() < 0.2
+    assert spread(given, np.zeros(len(height)), ball.faces) is given
+
+
+def test_colours_come_from_where_the_prior_was_trained(prior, monkeypatch):
+    """Whatever a prior imagines beyond its training cameras, here blue, is on no vertex."""
+    from my3dgen.prior.generator import Generator
+
+    real, prior = Generator.render, ball_generator(prior, monkeypatch)
+    subject = subject_of(prior)
+    yaws = []
+
+    def render(self, planes, camera, *rest, **named):
+        made = real(self, planes, camera, *rest, **named)
+        yaws.append(float(angles_from_camera(camera)[0]))
+        return made
+
+    monkeypatch.setattr(Generator, "render", render)
+    ball = trimesh.creation.icosphere(3, 0.25)
+    ball.apply_translation([0.1, 0, 0])
+    ws = subject.latent()
+    planes = subject.generator.planes(ws)
+    colours = paint(subject, ws, planes, ball.vertices, ball.vertex_normals, ball.faces)
+    assert len(yaws) == len(VIEWS) and np.abs(yaws).max() < 1.15  # the clamp of the training cameras
+    back = ball.vertices[:, 2] < -0.15
+    assert colours[back, 2].max() < 60 and colours[back, :2].max(1).min() > 80  # red to green, no white

@@ -87,10 +87,15 @@ def test_edit(run, capsys, tmp_path):
     assert (tmp_path / "a.png").exists()
 
 
-def test_mesh(run, prior, person, capsys, tmp_path):
+def level_of(prior, person) -> float:
+    """A density that one voxel in a hundred exceeds."""
     subject = subject_of(prior, person)
     grid = density_grid(subject.generator, subject.generator.planes(subject.latent(), subject.adapter), 24)
-    level = float(np.percentile(grid, 99))
+    return float(np.percentile(grid, 99))
+
+
+def test_mesh(run, prior, person, capsys, tmp_path):
+    level = level_of(prior, person)
     words = ["--resolution", 24, "--level", level, "--ply"]
     code, result, _ = run(capsys, "mesh", "-o", tmp_path / "a.glb", *words)
     assert code == 0 and result["level"] == level
@@ -121,3 +126,49 @@ def test_without_a_person_the_prior_is_drawn(prior, capsys, tmp_path):
     words = ["render", "-o", str(tmp_path / "a.png"), "--prior", str(prior.folder), "--seed", "3"]
     assert cli.main(words) == 0
     assert "1 view ->" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["render", "orbit", "interpolate --from 0 --to 1", "sample", "edit", "mesh"])
+@pytest.mark.parametrize("name", ["a.xyz", "folder.png", "folder.mp4", "folder.glb"])
+def test_a_place_for_the_result_is_refused_before_anything_is_loaded(
+    run, capsys, tmp_path, monkeypatch, verb, name
+):
+    for folder in ("folder.png", "folder.mp4", "folder.glb"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr("my3dgen.prior.store.load_prior", lambda *_: pytest.fail("loaded"))
+    code, _, err = run(capsys, verb, "-o", tmp_path / name)
+    assert code == 2 and str(tmp_path / name) in err
+    assert err.startswith("my3dgen: ") and err.count("\n") == 1
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["render", "--yaw", "nan"],
+        ["render", "--pitch", "inf"],
+        ["render", "--alpha", "0=nan"],
+        ["render", "--alpha", "0=inf", "1=1"],
+        ["sample", "--yaw-range", "nan"],
+        ["edit", "--yaw", "inf"],
+        ["edit", "--beta", "nan", "--space", "alpha"],
+    ],
+)
+def test_numbers_that_are_none(run, capsys, tmp_path, words):
+    code, _, err = run(capsys, words[0], "-o", tmp_path / "a.png", *words[1:])
+    assert code == 2 and err.startswith("my3dgen: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_depth_does_not_replace_the_picture(run, capsys, tmp_path):
+    code, _, err = run(capsys, "render", "-o", tmp_path / "a.png", "--depth", tmp_path / "a.png")
+    assert (code, "choose another" in err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_picture_of_a_mesh_leaves_other_pictures_alone(run, prior, person, capsys, tmp_path):
+    (tmp_path / "me.png").write_text("a rendering")
+    words = ["--resolution", 24, "--level", level_of(prior, person)]
+    code, result, _ = run(capsys, "mesh", "-o", tmp_path / "me.glb", *words)
+    assert code == 0 and result["preview"] == str(tmp_path / "me.preview.png")
+    assert (tmp_path / "me.png").read_text() == "a rendering"

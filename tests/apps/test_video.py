@@ -60,6 +60,12 @@ def test_other_suffixes_are_refused(tmp_path):
         write_animation(ramp(), tmp_path / "a.avi")
 
 
+@pytest.mark.parametrize("fps", [0, -1, 1000])
+def test_other_rates_are_refused(tmp_path, fps):
+    with pytest.raises(UserError, match="1 to 120"):
+        write_animation(ramp(), tmp_path / "a.gif", fps)
+
+
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     real = video._mp4_command

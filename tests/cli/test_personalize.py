@@ -120,7 +120,7 @@ def test_photos_are_found_in_a_person_and_shown_from_other_sides(
     assert (result["photos"], len(result["psnr"])) == (4, 4)
     with Image.open(out) as picture:
         assert picture.height > picture.width  # four photos, each with its inversion and two views
-    tensors, _ = read_tensors(out.with_suffix(".safetensors"), 1 << 20, remedy="")
+    tensors, _ = read_tensors(out.with_suffix(".latents.safetensors"), 1 << 20, remedy="")
     assert tensors["alphas"].shape == (4, 8, 4)
 
 
@@ -128,7 +128,10 @@ def test_the_prior_alone_inverts_too(tiny_prior, album, tmp_path, capsys):
     out = tmp_path / "new.png"
     code, _, err = run(capsys, "invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", 0)
     assert code == 0, err
-    assert set(read_tensors(out.with_suffix(".safetensors"), 1 << 20, remedy="")[0]) == {"ws", "cameras"}
+    assert set(read_tensors(out.with_suffix(".latents.safetensors"), 1 << 20, remedy="")[0]) == {
+        "ws",
+        "cameras",
+    }
 
 
 def test_refusals(tiny_prior, album, me, tmp_path, capsys):
@@ -150,3 +153,38 @@ def test_refusals(tiny_prior, album, me, tmp_path, capsys):
         assert code == 2, arguments
         assert line in err
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_picture_named_like_the_person_leaves_the_person_alone(tiny_prior, album, me, tmp_path, capsys):
+    mine = tmp_path / "me.safetensors"
+    mine.write_bytes(me.read_bytes())
+    code, result, err = run(
+        capsys, "invert", album, "-o", tmp_path / "me.png", "--prior", tiny_prior.folder, "--person", mine
+    )
+    assert code == 0, err
+    assert mine.read_bytes() == me.read_bytes()
+    assert result["latents"] == str(tmp_path / "me.latents.safetensors")
+
+
+def test_an_inversion_that_was_stopped_goes_on(tiny_prior, album, tmp_path, capsys, monkeypatch):
+    verb = ["invert", album, "-o", tmp_path / "new.png", "--prior", tiny_prior.folder, "--yaw", 0]
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("my3dgen.targets.targets_of", stop)  # when all is found and nothing drawn
+        assert run(capsys, *verb)[0] == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["new.png.inverting"]
+    assert run(capsys, *verb)[0] == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"new.png", "new.latents.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--rate", "nan"], ["--rate", "0"], ["--identity", "-1"], ["--symmetry", "inf"]]
+)
+def test_numbers_out_of_range(tiny_prior, album, tmp_path, capsys, words):
+    out = tmp_path / "me.safetensors"
+    code, _, err = run(capsys, "personalize", album, "-o", out, "--prior", tiny_prior.folder, *words)
+    assert code == 2 and words[0] in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

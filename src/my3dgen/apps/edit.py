@@ -74,6 +74,8 @@ def edit(
     Raises UserError for a direction the prior does not have or values out of range.
     """
     check_size(size)
+    if not 0 <= beta <= 1:
+        raise UserError(f"beta {beta:g} is out of range; choose 0 to 1")
     subject = subject_of(prior, person, seed=seed, wanted=[anchor or 0, *(alpha or {})])
     plan = plan_edit(
         subject,

@@ -18,6 +18,7 @@ from trimesh.visual import ColorVisuals
 from my3dgen.apps.paint import paint
 from my3dgen.apps.subject import Subject, subject_of
 from my3dgen.errors import UserError
+from my3dgen.output import check_output, whole
 from my3dgen.person import Person
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.rays import camera_rays
@@ -91,7 +92,7 @@ def export_mesh(
     vertices, faces = extract_surface(grid, level, config.box_warp, max(1, round(trim * resolution)))
     vertices, faces, floaters, share = keep_largest(vertices, faces)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
-    colours = paint(subject, ws, planes, vertices, np.asarray(mesh.vertex_normals))
+    colours = paint(subject, ws, planes, vertices, np.asarray(mesh.vertex_normals), faces)
     mesh.visual = ColorVisuals(mesh, vertex_colors=colours)
     width, height, depth = (float(x) for x in mesh.extents)
     return mesh, MeshReport(
@@ -106,28 +107,20 @@ def export_mesh(
 
 
 def check_format(path: str | os.PathLike) -> Path:
-    """The path, if its suffix names a mesh. Raises UserError, before any work is done."""
-    path = Path(path)
-    if path.suffix.lower() not in (".glb", ".ply"):
-        raise UserError(f"{path}: a mesh ends in .glb or .ply, not '{path.suffix}'")
-    return path
+    """The path, if a mesh can be written there. Raises UserError, before any work is done."""
+    return check_output(path, (".glb", ".ply"), "a mesh ends in .glb or .ply")
 
 
 def save_mesh(mesh: trimesh.Trimesh, path: str | os.PathLike) -> Path:
     """Write .glb or .ply with vertex normals and colours, beside its place first, then renamed.
 
     Colours in a GLB are linear floats, as glTF has it, on a rough, non-metallic material; in a PLY
-    they are 8-bit sRGB. Raises UserError for another suffix.
+    they are 8-bit sRGB. Raises UserError as `check_format`.
     """
     path = check_format(path)
     data = _glb(mesh) if path.suffix.lower() == ".glb" else mesh.export(file_type="ply", vertex_normal=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as beside:
         beside.write_bytes(data)  # pyright: ignore
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
@@ -181,13 +174,15 @@ def surface_level(
     for camera in cameras.split(1):
         rendered = generator.render(planes, camera, ws, subject.adapter)
         rim = ((rendered.opacity > 0.35) & (rendered.opacity < 0.65)).flatten()
+        if not rim.any():
+            continue
         origins, directions = camera_rays(camera, rendered.opacity.shape[-1])
         depths = torch.linspace(0, 1, RAY_SAMPLES, device=planes.device) * (BOX_FAR - BOX_NEAR) + BOX_NEAR
         depths = depths * generator.config.box_warp + origins.norm(dim=-1)[0, :1, None]
         points = origins[:, rim, None] + directions[:, rim, None] * depths[..., None]
         _, sigma = generator.query(planes, points.flatten(1, 2))
         found.append(sigma.reshape(-1, RAY_SAMPLES).amax(1))
-    peaks = torch.cat(found)
+    peaks = torch.cat(found) if found else planes.new_zeros(0)
     return float(peaks.median()) if len(peaks) >= 20 else FFHQ_LEVEL
 
 

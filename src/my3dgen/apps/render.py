@@ -12,6 +12,7 @@ from PIL import Image
 from my3dgen.apps.sheet import to_grey, to_image
 from my3dgen.apps.subject import draw, subject_of
 from my3dgen.errors import UserError
+from my3dgen.output import whole
 from my3dgen.person import Person
 from my3dgen.prior.generator import Rendered
 from my3dgen.prior.store import Prior
@@ -104,12 +105,6 @@ def depth_picture(depths: Sequence[np.ndarray]) -> list[Image.Image]:
 def save_depth(depths: Sequence[np.ndarray], path: str | os.PathLike) -> Path:
     """Write depth maps as one float32 array "views r r" (.npy), beside its place first, then renamed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            np.save(file, np.stack(depths))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as beside:
+        np.save(beside, np.stack(depths))
     return path

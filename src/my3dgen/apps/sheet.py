@@ -3,18 +3,22 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from my3dgen.errors import UserError
+from my3dgen.output import check_output, whole
 
 PAPER = (255, 255, 255)
 INK = (32, 33, 36)
 QUIET = (95, 99, 104)
 ABSENT = str.maketrans({"\u2212": "-", "\u2192": ">", "\u03b2": "beta"})  # not in Pillow's font
 SIDE_LIMIT = 16384  # pixels: beyond this viewers and browsers refuse to open the picture
+LOSSY = (".jpg", ".jpeg", ".webp")
+PICTURES = (".png", *LOSSY, ".tif", ".tiff", ".bmp", ".gif")
 
 
 def to_image(image: Float[Tensor, "3 height width"] | Float[Tensor, "1 3 height width"]) -> Image.Image:
@@ -99,20 +103,18 @@ def sheet(
 def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
     """Write a picture beside its place and rename it there; the suffix chooses the format.
 
-    Missing folders are made. Raises UserError for a suffix Pillow cannot write.
+    Missing folders are made. Raises UserError as `check_picture`.
     """
-    path = Path(path)
-    form = Image.registered_extensions().get(path.suffix.lower())
-    if form not in Image.SAVE:
-        raise UserError(f"{path}: no picture format is called '{path.suffix}'; use .png, .jpg or .webp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(beside, format=form, **({"quality": 95} if form in ("JPEG", "WEBP") else {}))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    path = check_picture(path)
+    options: dict[str, Any] = {"quality": 95} if path.suffix.lower() in LOSSY else {}
+    with whole(path) as beside:
+        image.save(beside, **options)
     return path
+
+
+def check_picture(path: str | os.PathLike) -> Path:
+    """The path, if a picture can be written there. Raises UserError, before any work is done."""
+    return check_output(path, PICTURES, f"a picture ends in {', '.join(PICTURES)}")
 
 
 def _nearly_square(count: int) -> int:

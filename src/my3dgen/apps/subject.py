@@ -1,5 +1,6 @@
 """Whom to draw: a generator, a person's adapter and anchors, or faces the prior itself imagines."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,8 +48,8 @@ class Subject:
         for index in weights:
             self.check_anchor(index)
         total = sum(weights.values())
-        if abs(total) < 1e-6:
-            raise UserError("the alpha weights sum to 0; they are divided by their sum, so it must not be 0")
+        if not 1e-6 <= abs(total) < math.inf:
+            raise UserError(f"the alpha weights sum to {total:g}; they are divided by it, so choose others")
         alpha = torch.zeros_like(self.home)
         for index, weight in weights.items():
             alpha[index] = weight / total
@@ -71,11 +72,16 @@ class Subject:
         pitch: float | int | Tensor = 0.0,
         fov: float | int | None = None,
     ) -> Float[Tensor, "views 25"]:
-        """Cameras at yaw and pitch (radians), on the prior's own sphere; `fov` in diagonal degrees."""
+        """Cameras at yaw and pitch (radians), on the prior's own sphere; `fov` in diagonal degrees.
+
+        Raises UserError for angles that are not finite and a field of view out of range.
+        """
         config = self.generator.config
+        angles = [torch.as_tensor(angle, dtype=torch.float32) for angle in (yaw, pitch)]
+        if not all(angle.isfinite().all() for angle in angles):
+            raise UserError("an angle of the camera is not a finite number; give degrees, such as 20")
         cameras = camera_from_angles(
-            torch.as_tensor(yaw, dtype=torch.float32),
-            torch.as_tensor(pitch, dtype=torch.float32),
+            *angles,
             radius=config.camera_radius,
             pivot=config.camera_pivot,
             focal=config.focal,

@@ -13,16 +13,16 @@ import numpy as np
 from PIL import Image
 
 from my3dgen.errors import UserError
+from my3dgen.output import check_output, whole
 
 FORMATS = (".mp4", ".webp", ".gif")
 
 
-def check_format(path: str | os.PathLike) -> Path:
-    """The path, if its suffix names a moving picture. Raises UserError, before any frame is drawn."""
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: a moving picture ends in {', '.join(FORMATS)}, not '{path.suffix}'")
-    return path
+def check_format(path: str | os.PathLike, fps: int) -> Path:
+    """The path, if a moving picture can be written there. Raises UserError, before any frame is drawn."""
+    if not 1 <= fps <= 120:
+        raise UserError(f"{fps} frames a second is out of range; choose 1 to 120")
+    return check_output(path, FORMATS, f"a moving picture ends in {', '.join(FORMATS)}")
 
 
 def write_animation(frames: Iterable[Image.Image], path: str | os.PathLike, fps: int = 30) -> Path:
@@ -32,21 +32,16 @@ def write_animation(frames: Iterable[Image.Image], path: str | os.PathLike, fps:
     frames are streamed and odd sides lose their last row or column, as the format asks. WebP and GIF
     are held in memory and repeat for ever; GIF times its frames in hundredths of a second.
 
-    Raises UserError for another suffix and ValueError without frames.
+    Raises UserError as `check_format` and ValueError without frames.
     """
-    path = check_format(path)
+    path = check_format(path, fps)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise ValueError("no frames to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix.lower()}")
     writers: dict[str, Callable] = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}
-    try:
+    with whole(path) as beside:
         writers[path.suffix.lower()](chain([first], frames), beside, fps)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return path
 
 
@@ -60,6 +55,7 @@ def _write_mp4(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=complaints,
+            start_new_session=True,  # a Ctrl-C is for us; the encoder is ended below
         )
         assert encoder.stdin is not None
         try:

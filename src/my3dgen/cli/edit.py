@@ -32,12 +32,13 @@ class Edit(AppearanceVerb):
     def run(self) -> dict:
         """Write the sheet."""
         from my3dgen.apps.edit import edit
-        from my3dgen.apps.sheet import save_image, sheet
+        from my3dgen.apps.sheet import check_picture, save_image, sheet
         from my3dgen.errors import UserError
         from my3dgen.progress import track
 
         if not self.strengths:
             raise UserError("--strengths needs at least one number")
+        check_picture(self.out)
         prior, person = self.load()
         pictures = edit(
             prior,

@@ -34,12 +34,13 @@ class Interpolate(SubjectVerb):
     def run(self) -> dict:
         """Write the sheet, and the video if asked for."""
         from my3dgen.apps.interpolate import interpolate
-        from my3dgen.apps.sheet import save_image, sheet
+        from my3dgen.apps.sheet import check_picture, save_image, sheet
         from my3dgen.apps.video import check_format, write_animation
         from my3dgen.progress import track
 
+        check_picture(self.out)
         if self.video is not None:
-            check_format(self.video)
+            check_format(self.video, self.fps)
         prior, person = self.load()
 
         def walk(steps: int, about: str) -> list:

@@ -26,7 +26,7 @@ class Invert(Verb):
     photo: Positional[Path]
     """A photo, a folder of photos, or an album."""
     out: Annotated[Path, arg(aliases=["-o"])]
-    """Picture to write: photo, inversion, views. Latents go beside it, with the suffix .safetensors."""
+    """Picture to write: photo, inversion, views. Latents go beside it, in .latents.safetensors."""
     person: Path | None = None
     """Person file; without one, the prior alone."""
     prior: str | None = None
@@ -48,6 +48,7 @@ class Invert(Verb):
 
     def run(self) -> dict:
         """Write the picture and the latents; returns figures."""
+        from my3dgen.apps.sheet import check_picture
         from my3dgen.cli.subject import load_subject
         from my3dgen.errors import UserError
 
@@ -55,6 +56,7 @@ class Invert(Verb):
             raise UserError("--yaw needs at least one angle")
         if not 0 <= self.beta <= 1:
             raise UserError(f"--beta {self.beta:g} is outside 0 to 1")
+        check_picture(self.out)
         prior, person = load_subject(self.person, self.prior, self.device)
 
         import torch
@@ -71,12 +73,14 @@ class Invert(Verb):
         from my3dgen.tensor_file import write_tensors
 
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        album = album_at(self.photo, prior, self.out.with_suffix(".album"))
+        # not .album and .safetensors alone: beside me.png those may be the person's own
+        album = album_at(self.photo, prior, self.out.with_suffix(".photos.album"))
+        inverting = self.out.with_name(f"{self.out.name}.inverting")
         if len(album) > LARGEST:
             raise UserError(f"{self.photo} has {len(album)} photos; {LARGEST} at once fit a sheet")
         config = replace(QUALITIES[self.quality], space=self.space, seed=self.seed)
         if person is None:
-            found, alphas, adapter = invert(prior, album, config), None, None
+            found, alphas, adapter = invert(prior, album, config, unfinished=inverting), None, None
         else:
             found = place(prior, person, album, config, beta=self.beta)
             alphas, adapter = found.alphas, person.adapter
@@ -110,9 +114,10 @@ class Invert(Verb):
             captions += [Path(name).stem, f"inversion, {scores[-1]:.1f} dB"]
             captions += [f"yaw {yaw:g}°" for yaw in self.yaw]
         save_image(sheet(pictures, captions, columns=2 + len(self.yaw)), self.out)
-        latents = self.out.with_suffix(".safetensors")
+        latents = self.out.with_suffix(".latents.safetensors")
         tensors = {"ws": found.ws, "cameras": found.cameras}
         write_tensors(latents, tensors if alphas is None else tensors | {"alphas": alphas}, {})
+        inverting.unlink(missing_ok=True)
         if not self.json:
             print(f"{len(album)} photo{'s' * (len(album) > 1)} -> {self.out}, latents in {latents}")
         return {

@@ -67,7 +67,7 @@ class Mesh(Verb):
         if self.ply and self.out.suffix.lower() != ".ply":
             result["ply"] = str(save_mesh(mesh, self.out.with_suffix(".ply")))
         if self.preview:
-            result["preview"] = str(save_image(preview(mesh), self.out.with_suffix(".png")))
+            result["preview"] = str(save_image(preview(mesh), self.out.with_suffix(".preview.png")))
         if not self.json:
             closed = "watertight" if report.watertight else "not watertight"
             print(f"{report.vertices:,} vertices, {report.faces:,} faces, {closed} -> {self.out}")

@@ -30,12 +30,9 @@ class Orbit(AppearanceVerb):
 
         from my3dgen.apps.orbit import orbit
         from my3dgen.apps.video import check_format, write_animation
-        from my3dgen.errors import UserError
         from my3dgen.progress import track
 
-        check_format(self.out)
-        if not 1 <= self.fps <= 120:
-            raise UserError(f"--fps {self.fps} is out of range; choose 1 to 120")
+        check_format(self.out, self.fps)
         prior, person = self.load()
         start = time.perf_counter()
         pictures = orbit(

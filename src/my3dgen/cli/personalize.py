@@ -61,15 +61,20 @@ class Personalize(Verb):
         from my3dgen.errors import UserError
         from my3dgen.invert import QUALITIES as INVERSIONS
         from my3dgen.invert import invert
+        from my3dgen.output import check_output
         from my3dgen.person import MAX_RANK
         from my3dgen.personalize import FULL_RATE, QUALITIES, finetune, person_of, personalize
         from my3dgen.prior.store import write_prior
         from my3dgen.targets import targets_of
 
-        if self.out.suffix != ".safetensors":
-            raise UserError(f"-o {self.out}: a person file ends in .safetensors")
+        check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
         if not 1 <= self.rank <= MAX_RANK:
             raise UserError(f"--rank {self.rank} is outside 1 to {MAX_RANK}")
+        if self.rate is not None and not 0 < self.rate <= 1:
+            raise UserError(f"--rate {self.rate:g} is outside 0 to 1; 0.001 to 0.02 are usual")
+        for name, weight in (("identity", self.identity), ("symmetry", self.symmetry)):
+            if not 0 <= weight <= 100:
+                raise UserError(f"--{name} {weight:g} is outside 0 to 100")
         folder = self.out.with_suffix(".prior")
         if self.full and folder.exists():
             raise UserError(f"{folder}: is already there; choose another -o or delete it")

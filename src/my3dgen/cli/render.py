@@ -26,14 +26,18 @@ class Render(AppearanceVerb):
     def run(self) -> dict:
         """Write the picture or sheet, and depth if asked for."""
         from my3dgen.apps.render import depth_picture, render, save_depth
-        from my3dgen.apps.sheet import save_image, sheet
+        from my3dgen.apps.sheet import check_picture, save_image, sheet
         from my3dgen.errors import UserError
+        from my3dgen.output import check_output
         from my3dgen.progress import say
 
         if not self.yaw:
             raise UserError("--yaw needs at least one angle")
-        if self.depth is not None and self.depth.suffix not in (".png", ".npy"):
-            raise UserError(f"--depth {self.depth}: write .png (a picture) or .npy (distances)")
+        check_picture(self.out)
+        if self.depth is not None:
+            check_output(self.depth, (".png", ".npy"), "depth is .png (a picture) or .npy (distances)")
+            if self.depth.absolute() == self.out.absolute():
+                raise UserError(f"--depth {self.depth}: is the picture's own place; choose another")
         prior, person = self.load()
         views = render(
             prior,
@@ -56,7 +60,7 @@ class Render(AppearanceVerb):
         result = {"image": str(self.out), "views": len(views), "size": size, "made_at": made}
         if self.depth is not None:
             depths = [view.depth for view in views]
-            if self.depth.suffix == ".npy":
+            if self.depth.suffix.lower() == ".npy":
                 save_depth(depths, self.depth)
             else:
                 pictures = depth_picture(depths)

@@ -26,9 +26,10 @@ class Sample(SubjectVerb):
     def run(self) -> dict:
         """Write the sheet; returns each sample's weights."""
         from my3dgen.apps.sample import sample
-        from my3dgen.apps.sheet import save_image, sheet
+        from my3dgen.apps.sheet import check_picture, save_image, sheet
         from my3dgen.progress import track
 
+        check_picture(self.out)
         prior, person = self.load()
         pictures = sample(
             prior,
