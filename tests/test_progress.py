@@ -51,3 +51,8 @@ def test_on_a_terminal_a_line_stands_above_the_bar(monkeypatch):
     for _ in track(range(2), "steps"):
         say("hello")
     assert "\rhello\n" in terminal.text
+
+
+def test_a_line_stays_one_line_whatever_a_file_is_called(capsys):
+    say("line\nbreak\x1b[31m.jpg: left out")
+    assert capsys.readouterr().err == "line?break?[31m.jpg: left out\n"

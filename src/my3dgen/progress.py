@@ -32,7 +32,11 @@ def track(
 
 
 def say(line: str) -> None:
-    """Write one line for the person who waits (stderr), above the bar if one is drawn."""
+    """Write one line for the person who waits (stderr), above the bar if one is drawn.
+
+    What does not print, such as a line break in the name of a file, is shown as a question mark.
+    """
+    line = "".join(character if character.isprintable() else "?" for character in line)
     bars = sys.modules.get("tqdm")
     if bars is not None and sys.stderr.isatty():
         bars.tqdm.write(line, file=sys.stderr)

@@ -86,3 +86,14 @@ def test_an_occupied_folder_is_refused_before_any_work(folder, capsys):
     assert "holds other things than an album" in capsys.readouterr().err
     assert main(["faces", str(folder), "-o", str(folder / "a"), "--resolution", "1"]) == 2
     assert "--resolution 1 is outside 64 to 2048" in capsys.readouterr().err
+
+
+def test_photos_are_not_replaced_by_their_album(tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("a photo")
+    (photos / "dataset.json").write_text('{"labels": [["a.jpg", []]]}')
+    for source in (photos, photos / "a.jpg"):
+        assert main(["faces", str(source), "-o", str(photos)]) == 2
+        assert "would replace the photos" in capsys.readouterr().err
+    assert (photos / "a.jpg").read_text() == "a photo"

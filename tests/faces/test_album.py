@@ -98,3 +98,32 @@ def test_damaged_albums_are_refused_in_one_line(tmp_path, content, message):
 def test_a_missing_folder_names_the_remedy(tmp_path):
     with pytest.raises(FileFormatError, match="does not exist; make an album with: my3dgen faces"):
         read_album(tmp_path / "nowhere")
+
+
+def test_a_photo_named_sheet_is_not_replaced_by_the_contact_sheet(tmp_path):
+    folder = write_album(tmp_path / "album", make(("sheet.jpg", "a.jpg")), sheet=Image.new("RGB", (8, 4)))
+    assert read_album(folder).names == ("a.png", "sheet-2.png")
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.size == (8, 4)
+
+
+def test_an_album_with_other_things_in_it_is_not_replaced(tmp_path):
+    folder = write_album(tmp_path / "album", make(("a.png",)), {}, Image.new("RGB", (8, 8)))
+    write_album(folder, make(("b.png",)))
+    (folder / "diary.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"such as diary\.txt"):
+        write_album(folder, make(("c.png",)))
+    assert read_album(folder).names == ("b.png",)
+
+
+def test_the_folder_one_stands_in_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", ".."):
+        with pytest.raises(UserError, match="name a folder"):
+            write_album(name, make(("a.png",)))
+
+
+def test_labels_nested_without_end_are_one_clear_line(tmp_path):
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(FileFormatError, match="make it anew"):
+        read_album(tmp_path)

@@ -95,3 +95,16 @@ def test_folders(tmp_path):
     photos, others = find_photos(tmp_path)
     assert [p.name for p in photos] == ["a.png", "b.JPG"] and others == 1
     assert find_photos(tmp_path / "a.png") == ([tmp_path / "a.png"], 0)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, IndexError, KeyError, ValueError, OSError, SyntaxError])
+def test_whatever_a_decoder_raises_is_a_refusal(tmp_path, monkeypatch, error):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+
+    def fail(_):
+        raise error("Failed to decode frame 0")
+
+    monkeypatch.setattr("my3dgen.faces.photos.ImageOps.exif_transpose", fail)
+    with pytest.raises(PhotoError, match="damaged or cut short"):
+        open_photo(path)

@@ -38,6 +38,10 @@ class Faces(Verb):
         if not 64 <= self.resolution <= 2048:
             raise UserError(f"--resolution {self.resolution} is outside 64 to 2048")
         check_free(self.out)
+        if self.out.resolve() in (self.photos.resolve(), *self.photos.resolve().parents):
+            raise UserError(
+                f"{self.out}: the album would replace the photos it is made of; choose another -o"
+            )
         found, others = find_photos(self.photos)
 
         from my3dgen.apps.sheet import sheet

@@ -25,6 +25,8 @@ from torch import Tensor
 from my3dgen.cameras import check_label
 from my3dgen.errors import FileFormatError, UserError
 
+SHEET = "sheet.png"
+
 
 @dataclass(frozen=True)
 class Album:
@@ -127,7 +129,7 @@ class AlbumWriter:
     ) -> str:
         """Store one square picture and its camera; the name gets the suffix .png. Returns the name."""
         name = f"{Path(name).stem}.png"
-        taken = {n for n, _ in self.labels}
+        taken = {SHEET, *(n for n, _ in self.labels)}
         count = 2
         while name in taken:
             name, count = f"{Path(name).stem.removesuffix(f'-{count - 1}')}-{count}.png", count + 1
@@ -148,7 +150,7 @@ class AlbumWriter:
                 json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8"
             )
         if sheet is not None:
-            sheet.save(self.beside / "sheet.png")
+            sheet.save(self.beside / SHEET)
         old = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.old")
         if self.folder.exists():
             self.folder.rename(old)
@@ -158,13 +160,27 @@ class AlbumWriter:
 
 
 def check_free(folder: Path) -> None:
-    """Raise UserError unless an album may be written at `folder`: absent, empty or an album."""
+    """Raise UserError unless an album may be written at `folder`: absent, empty, or an album and no more."""
+    if folder.name in ("", ".."):
+        raise UserError(f"{folder} cannot be replaced by an album; name a folder, such as {folder / 'album'}")
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder for the album")
-    if any(folder.iterdir()) and not (folder / "dataset.json").is_file():
-        raise UserError(f"{folder} holds other things than an album; choose an empty or new folder")
+    if others := {entry.name for entry in folder.iterdir()} - _parts(folder):
+        raise UserError(
+            f"{folder} holds other things than an album, such as {min(others)}; choose an empty or new folder"
+        )
+
+
+def _parts(folder: Path) -> set[str]:
+    """What an album in `folder` consists of; nothing if there is none."""
+    try:
+        labels = dict(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"])
+        pictures = {Path(name).parts[0] for name in labels}
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return set()
+    return {"dataset.json", "report.json", SHEET, "masks"} | pictures
 
 
 def _labels(folder: Path) -> dict[str, list[float]]:
@@ -180,7 +196,7 @@ def _labels(folder: Path) -> dict[str, list[float]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         labels = dict(content["labels"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FileFormatError(
             f'{path} is not {{"labels": [[name, 25 numbers], ...]}}; make it anew'
         ) from error

@@ -75,7 +75,7 @@ def _refusals(path: Path) -> Iterator[None]:
         raise PhotoError("larger than 100 megapixels; make it smaller") from error
     except PermissionError as error:
         raise PhotoError("may not be read; change its permissions") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError) as error:
         raise PhotoError("damaged or cut short; copy it again") from error
 
 
