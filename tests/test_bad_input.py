@@ -237,6 +237,18 @@ def test_a_person_whose_prior_is_not_here(world, tmp_path, capsys, change):
     assert "--prior FOLDER" in line and "prior import" in line
 
 
+def test_a_person_file_opens_no_folder_that_it_names(world, tmp_path, capsys):
+    def of_a_folder(tensors, card):
+        card["prior"]["name"] = str(world / "first")
+
+    person = tmp_path / "me.safetensors"
+    person.write_bytes(rewritten(world, of_a_folder))
+    code, _, err = run(capsys, "render", person, "-o", tmp_path / "a.png")
+    assert code == 2 and "--prior FOLDER" in told(err)
+    code, _, err = run(capsys, "render", person, "-o", tmp_path / "a.png", "--prior", world / "first")
+    assert code == 0, err
+
+
 def test_a_person_file_that_is_absent(world, tmp_path, capsys):
     code, _, err = run(capsys, "render", tmp_path / "nobody.safetensors", "-o", tmp_path / "a.png")
     assert code == 2

@@ -34,7 +34,8 @@ def check_output(path: str | os.PathLike, suffixes: Collection[str], rule: str) 
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """A path beside `path` to write to, of the same suffix; it takes the place of `path` in the end.
 
-    Missing folders are made. When the block is left by an error, `path` is as it was and nothing else stays.
+    Missing folders are made. When the block is left by an error, `path` is as it was and nothing else stays;
+    an OSError without a name, or with the name beside, gets that of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,5 +43,9 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(beside)):
+            error.filename = str(path)  # the name people know
+        raise
     finally:
         beside.unlink(missing_ok=True)

@@ -151,12 +151,20 @@ def test_a_place_for_the_result_is_refused_before_anything_is_loaded(
         ["render", "--alpha", "0=inf", "1=1"],
         ["sample", "--yaw-range", "nan"],
         ["edit", "--yaw", "inf"],
+        ["render", "--seed", 10**23],
         ["edit", "--beta", "nan", "--space", "alpha"],
     ],
 )
 def test_numbers_that_are_none(run, capsys, tmp_path, words):
     code, _, err = run(capsys, words[0], "-o", tmp_path / "a.png", *words[1:])
     assert code == 2 and err.startswith("my3dgen: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_out_of_range_is_refused_before_the_sheet(run, capsys, tmp_path):
+    words = ["--from", 0, "--to", 1, "--video", tmp_path / "a.gif", "--frames", 1]
+    code, _, err = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words)
+    assert (code, "1 steps is out of range" in err) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -127,3 +127,17 @@ def test_labels_nested_without_end_are_one_clear_line(tmp_path):
     (tmp_path / "dataset.json").write_text("[" * 100_000)
     with pytest.raises(FileFormatError, match="make it anew"):
         read_album(tmp_path)
+
+
+def test_a_dataset_in_folders_is_not_replaced(tmp_path):
+    (tmp_path / "00000").mkdir()
+    (tmp_path / "00000" / "img0.png").touch()
+    (tmp_path / "dataset.json").write_text('{"labels": [["00000/img0.png", []]]}')
+    with pytest.raises(UserError, match="holds other things"):
+        AlbumWriter(tmp_path)
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": [["a\\u0000b.png", []]]}')
+    with pytest.raises(FileFormatError, match="remove that entry"):
+        read_album(tmp_path)

@@ -1,5 +1,6 @@
 """A person from chosen views, with depth."""
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ def depth_picture(depths: Sequence[np.ndarray]) -> list[Image.Image]:
 def save_depth(depths: Sequence[np.ndarray], path: str | os.PathLike) -> Path:
     """Write depth maps as one float32 array "views r r" (.npy), beside its place first, then renamed."""
     path = Path(path)
-    with whole(path) as beside:
-        np.save(beside, np.stack(depths))
+    array = io.BytesIO()
+    np.save(array, np.stack(depths))
+    with whole(path) as beside:  # not by numpy, whose errors hide that the disk is full
+        beside.write_bytes(array.getvalue())
     return path

@@ -1,5 +1,6 @@
 """`my3dgen interpolate`: between two of a person's photos."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,7 +44,7 @@ class Interpolate(SubjectVerb):
             check_format(self.video, self.fps)
         prior, person = self.load()
 
-        def walk(steps: int, about: str) -> list:
+        def walk(steps: int, about: str) -> Iterator:
             pictures = interpolate(
                 prior,
                 person,
@@ -55,9 +56,10 @@ class Interpolate(SubjectVerb):
                 resolution=self.resolution,
                 seed=self.seed,
             )
-            return list(track(pictures, about, total=steps))
+            return track(pictures, about, total=steps)
 
-        pictures = walk(self.steps, "pictures")
+        still, moving = walk(self.steps, "pictures"), walk(self.frames, "frames")
+        pictures = list(still)
         captions = [f"{100 * one.position:.0f} %" for one in pictures]
         what = "face" if person is None else "photo"
         captions[0], captions[-1] = f"{what} {self.start}", f"{what} {self.end}"
@@ -65,7 +67,7 @@ class Interpolate(SubjectVerb):
         save_image(sheet(images, captions, columns=min(len(images), 9), cell=images[0].width), self.out)
         result = {"sheet": str(self.out), "steps": self.steps, "mode": self.mode}
         if self.video is not None:
-            there = [one.image for one in walk(self.frames, "frames")]
+            there = [one.image for one in moving]
             write_animation(there + there[-2:0:-1], self.video, self.fps)
             result |= {"video": str(self.video), "frames": 2 * len(there) - 2}
         if not self.json:

@@ -57,7 +57,7 @@ class Invert(Verb):
         if not 0 <= self.beta <= 1:
             raise UserError(f"--beta {self.beta:g} is outside 0 to 1")
         check_picture(self.out)
-        prior, person = load_subject(self.person, self.prior, self.device)
+        prior, person = load_subject(self.person, self.prior, self.device, self.seed)
 
         import torch
 

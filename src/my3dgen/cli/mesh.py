@@ -51,7 +51,7 @@ class Mesh(Verb):
         from my3dgen.apps.sheet import save_image
 
         check_format(self.out)
-        prior, person = load_subject(self.person, self.prior, self.device)
+        prior, person = load_subject(self.person, self.prior, self.device, self.seed)
         mesh, report = export_mesh(
             prior,
             person,

@@ -78,7 +78,7 @@ class Personalize(Verb):
         folder = self.out.with_suffix(".prior")
         if self.full and folder.exists():
             raise UserError(f"{folder}: is already there; choose another -o or delete it")
-        prior, _ = load_subject(None, self.prior, self.device)
+        prior, _ = load_subject(None, self.prior, self.device, self.seed)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         album = album_at(self.album, prior, self.out.with_suffix(".album"))
         config = replace(

@@ -37,7 +37,7 @@ class SubjectVerb(Verb):
 
     def load(self) -> tuple[Prior, Person | None]:
         """The prior and, if asked for, the person, checked against each other."""
-        return load_subject(self.person, self.prior, self.device)
+        return load_subject(self.person, self.prior, self.device, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +54,27 @@ class AppearanceVerb(SubjectVerb):
         return parse_weights(self.alpha)
 
 
-def load_subject(person: Path | None, prior: str | None, device: str) -> tuple[Prior, Person | None]:
-    """A prior and perhaps a person of it. Raises UserError when they do not fit or the device is absent."""
-    from my3dgen.cli.device import chosen_device
-    from my3dgen.errors import MissingWeightsError
-    from my3dgen.person import Person
-    from my3dgen.prior.store import load_prior
+def load_subject(
+    person: Path | None, prior: str | None, device: str, seed: int = 0
+) -> tuple[Prior, Person | None]:
+    """A prior and perhaps a person of it.
 
+    Raises UserError when they do not fit, the device is absent, or what will be drawn has no such seed.
+    """
+    from my3dgen.cli.device import chosen_device
+    from my3dgen.errors import MissingWeightsError, UserError
+    from my3dgen.person import Person
+    from my3dgen.prior.store import load_prior, prior_folders
+
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed {seed} is outside 0 to {2**32 - 1}")
     device = chosen_device(device)
     if person is None:
         return load_prior(prior or "mini", device), None
     who = Person.load(person)
     try:
+        if prior is None and who.card.prior not in prior_folders():  # a stranger's file opens no folder
+            raise MissingWeightsError(who.card.prior)
         on = load_prior(prior or who.card.prior, device)
     except MissingWeightsError:
         if prior is not None:

@@ -1,10 +1,10 @@
 """The demo's report as a page: figures, pictures, and what to make of them."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from my3dgen.evaluate.metrics import LOWER_IS_BETTER
+from my3dgen.output import whole
 
 FIGURES = (
     ("psnr", "head PSNR, dB", 2),
@@ -54,9 +54,8 @@ def page(report: dict[str, Any]) -> str:
 
 def write_page(report: dict[str, Any], path: Path) -> None:
     """Write the page beside its place and rename it there."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(page(report), encoding="utf-8")
-    os.replace(beside, path)
+    with whole(path) as beside:
+        beside.write_text(page(report), encoding="utf-8")
 
 
 def readable_size(count: int) -> str:

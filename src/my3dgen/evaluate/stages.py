@@ -6,7 +6,6 @@ chain again skips every stage whose stamp answers the same question, and redoes 
 
 import hashlib
 import json
-import os
 import resource
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from my3dgen.output import whole
 from my3dgen.progress import say
 
 
@@ -25,10 +25,8 @@ def fingerprint(question: object) -> str:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file beside and rename, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def peak_rss_mb() -> float:

@@ -177,7 +177,7 @@ def _parts(folder: Path) -> set[str]:
     """What an album in `folder` consists of; nothing if there is none."""
     try:
         labels = dict(json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"])
-        pictures = {Path(name).parts[0] for name in labels}
+        pictures = {name for name in labels if Path(name).name == name}  # other datasets have folders
     except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError):
         return set()
     return {"dataset.json", "report.json", SHEET, "masks"} | pictures
@@ -204,7 +204,7 @@ def _labels(folder: Path) -> dict[str, list[float]]:
         raise FileFormatError(f"{path} lists no pictures; make the album anew")
     inside = folder.resolve()
     for name, label in labels.items():
-        if not isinstance(name, str) or not (folder / name).resolve().is_relative_to(inside):
+        if not isinstance(name, str) or "\0" in name or not (folder / name).resolve().is_relative_to(inside):
             raise FileFormatError(f"{path} names {name!r}, which is outside the album; remove that entry")
         if not (folder / name).is_file():
             raise FileFormatError(f"{path} names {name}, which does not exist; remove that entry")

@@ -143,7 +143,7 @@ def make_album(
         if photo is not None:
             thumbnail = photo.copy()
             thumbnail.thumbnail((TILE, TILE), reducing_gap=2.0)
-            left_out.append((thumbnail, f"left out: {reason}"))
+            left_out.append((thumbnail, f"{path.name}: {reason}"))
 
     left_out: list[tuple[Image.Image, str]] = []
     with AlbumWriter(folder) as writer:
