@@ -35,6 +35,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
     "prior publish": ("prior_publish", "PriorPublish", "a trained state to a prior"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),
+    "peft export": ("peft_export", "PeftExport", "a person's adapter as a PEFT folder"),
+    "peft import": ("peft_import", "PeftImport", "a PEFT folder's adapter into a person file"),
     "synthetic album": ("synthetic_album", "SyntheticAlbum", "photos of one synthetic person"),
     "synthetic dataset": ("synthetic_dataset", "SyntheticDataset", "an EG3D dataset of heads"),
     "doctor": ("doctor", "Doctor", "what is present, what is missing, and the remedy"),
