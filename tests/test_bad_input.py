@@ -299,7 +299,7 @@ def test_a_full_disk_while_making_an_album(photos, capsys, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", full)
     code, _, err = run(capsys, "faces", photos, "-o", photos.parent / "album")
     assert code == 2
-    assert "the disk is full" in told(err)
+    assert f"the disk is full while writing {photos.parent / 'album'}" in told(err)
     assert sorted(p.name for p in photos.parent.iterdir()) == ["photos"]
 
 

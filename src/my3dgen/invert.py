@@ -25,6 +25,7 @@ from my3dgen.latents import AlphaSpace, LatentStatistics, WSpace, latent_statist
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person
+from my3dgen.prior.encoder import Encoder
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.progress import track
@@ -92,7 +93,7 @@ def invert(
     few = len(targets) < FEW
     stages = stages_of(prior, config, config.alone_factor if few else 1)
     runs = chunked(len(targets), config.batch)
-    encoded = encode(prior, targets.images, statistics)
+    encoded = prior.encoder and encode(prior.encoder, targets.images, statistics)
 
     belongs = fingerprint(
         "invert",
@@ -189,12 +190,10 @@ def steps_in(stages: Sequence[Stage]) -> int:
 
 @torch.no_grad()
 def encode(
-    prior: Prior, images: Float[Tensor, "batch 3 size size"], statistics: LatentStatistics
-) -> Float[Tensor, "batch w_dim"] | None:
-    """What the prior's encoder sees in pictures, in units of the prior's spread; None without one."""
-    if prior.encoder is None:
-        return None
-    return statistics.encode(torch.cat([prior.encoder(some) for some in images.split(8)]))
+    encoder: Encoder, images: Float[Tensor, "batch 3 size size"], statistics: LatentStatistics
+) -> Float[Tensor, "batch w_dim"]:
+    """What an encoder sees in pictures, in units of the prior's spread."""
+    return statistics.encode(torch.cat([encoder(some) for some in images.split(8)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,13 +267,14 @@ def first_weights(
     """
     device = targets.images.device
     adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
-    encoded = encode(prior, targets.images, statistics)
-    if encoded is None:
+    encoder = prior.encoder
+    if encoder is None:
         return nearest_anchors(anchor_distances(prior.generator, adapter, anchors, targets, stage))
     cameras, corners = person.anchors.cameras.to(device), statistics.encode(anchors.mean(1))
     some = spread(len(anchors), LIKENESSES)
     pictures = [prior.generator.synthesis(anchors[[i]], cameras[[i]], adapter).image for i in some]
-    error = (encode(prior, torch.cat(pictures).clamp(-1, 1), statistics) - corners[some]).mean(0)
+    error = (encode(encoder, torch.cat(pictures).clamp(-1, 1), statistics) - corners[some]).mean(0)
+    encoded = encode(encoder, targets.images, statistics)
     return project((encoded - error)[:, None], corners[:, None], 0.0)
 
 

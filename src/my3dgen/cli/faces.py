@@ -33,9 +33,11 @@ class Faces(Verb):
         """Write the album; returns counts and the photos left out."""
         from my3dgen.cli.photos import make_album_of
         from my3dgen.errors import UserError
+        from my3dgen.faces.album import check_free
 
         if not 64 <= self.resolution <= 2048:
             raise UserError(f"--resolution {self.resolution} is outside 64 to 2048")
+        check_free(self.out)
         if self.out.resolve() in (self.photos.resolve(), *self.photos.resolve().parents):
             raise UserError(
                 f"{self.out}: the album would replace the photos it is made of; choose another -o"

@@ -123,6 +123,8 @@ class AlbumWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.beside, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.folder)  # Pillow does not say which picture filled the disk
 
     def add(
         self, name: str, image: Image.Image, camera: Sequence[float], mask: Image.Image | None = None
