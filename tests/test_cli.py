@@ -1,6 +1,7 @@
 """The command line as a whole: help without heavy imports, exit codes, what goes to which stream."""
 
 import errno
+import importlib
 import json
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_without_json_nothing_is_added(verb, capsys):
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "a: Is a directory"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2, "xxx: File name too long"),
         (OSError(errno.EIO, "Input/output error", "a\nb"), 2, "a?b: Input/output error"),
-        (KeyboardInterrupt(), 130, "run the same command to go on"),
+        (KeyboardInterrupt(), 130, "stopped; the same command starts anew"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(verb, capsys, error, code, line):
@@ -121,6 +122,15 @@ def test_what_the_user_can_mend_is_one_line(verb, capsys, error, code, line):
     assert out == ""
     assert line in err
     assert err.count("\n") == 1
+
+
+def test_only_verbs_that_go_on_say_so():
+    verbs = {
+        verb: getattr(importlib.import_module(f"my3dgen.cli.{m}"), c) for verb, (m, c, _) in cli.VERBS.items()
+    }
+    keeping = {verb for verb, config in verbs.items() if config.goes_on is not Verb.goes_on}
+    long = {"demo", "personalize", "invert", "prior train", "prior publish", "synthetic dataset"}
+    assert keeping == long
 
 
 def test_json_has_no_nan(verb, capsys):

@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         raise
     except KeyboardInterrupt:
-        say("my3dgen: stopped; finished work is kept, run the same command to go on")
+        say("my3dgen: stopped")
         return 130
 
 
@@ -113,7 +113,12 @@ def run_verb(verb: str, config: type, arguments: list[str]) -> int:
 
     parsed = tyro.cli(config, prog=f"my3dgen {verb}", args=arguments)
     keep_freed_memory()
-    result = parsed.run()
+    try:
+        result = parsed.run()
+    except KeyboardInterrupt:
+        kept = "finished work is kept, run the same command to go on"
+        say(f"my3dgen: stopped; {kept if parsed.goes_on() else 'the same command starts anew'}")
+        return 130
     if parsed.json:
         print(json.dumps(json_values(result), allow_nan=False))
     return parsed.exit_code(result)

@@ -47,3 +47,7 @@ class Demo(Verb):
             print(f"{readable_time(time)} of work, at most {report['peak_rss_mb']} MB of memory")
             print(f"look at {self.out / 'report.html'}")
         return report
+
+    def goes_on(self) -> bool:
+        """It does."""
+        return True

@@ -135,6 +135,10 @@ class Personalize(Verb):
             "made": facts["made"],
         } | ({"full_prior": str(folder)} if self.full else {})
 
+    def goes_on(self) -> bool:
+        """It does."""
+        return True
+
 
 def comparison(
     targets: Targets,

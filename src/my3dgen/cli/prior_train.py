@@ -85,3 +85,7 @@ class PriorTrain(Verb):
             resume=self.resume,
             prior=None if self.prior is None else find_prior(self.prior),
         )
+
+    def goes_on(self) -> bool:
+        """It does."""
+        return True

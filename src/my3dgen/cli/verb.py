@@ -21,3 +21,7 @@ class Verb(abc.ABC):
     def exit_code(self, result: dict) -> int:
         """The exit code after `run` returned `result`: 0, unless the result itself is bad news."""
         return 0
+
+    def goes_on(self) -> bool:
+        """Whether the same command, run again after it was stopped, goes on where it was."""
+        return False
