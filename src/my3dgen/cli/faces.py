@@ -31,7 +31,7 @@ class Faces(Verb):
 
     def run(self) -> dict:
         """Write the album; returns counts and the photos left out."""
-        from my3dgen.cli.photos import make_album_of
+        from my3dgen.apps.album import album_of
         from my3dgen.errors import UserError
         from my3dgen.faces.album import check_free
 
@@ -42,7 +42,7 @@ class Faces(Verb):
             raise UserError(
                 f"{self.out}: the album would replace the photos it is made of; choose another -o"
             )
-        report = make_album_of(
+        report = album_of(
             self.photos,
             self.out,
             resolution=self.resolution,

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from my3dgen.anchors import Anchors
-from my3dgen.apps.sheet import save_image, sheet
+from my3dgen.apps.album import album_of
+from my3dgen.apps.sheet import save_image
 from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate.methods import Quality
 from my3dgen.evaluate.protocol import photograph
 from my3dgen.faces.album import Album
-from my3dgen.faces.build import make_album
-from my3dgen.faces.photos import find_photos
 from my3dgen.invert import QUALITIES as INVERSIONS
 from my3dgen.invert import invert
 from my3dgen.personalize import FULL_RATE, finetune, personalize
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior, build_generator
-from my3dgen.progress import say, track
+from my3dgen.progress import track
 from my3dgen.synthetic.album import Truth
+from my3dgen.targets import world_of
 from my3dgen.tensor_file import read_tensors, write_tensors
 
 LIMIT = 1 << 30
@@ -56,24 +56,14 @@ def read_split(path: Path, kept: Mapping[str, str]) -> Split:
 
 def to_album(photos: Path, folder: Path, prior: Prior) -> dict[str, Any]:
     """Photos to an album; what was kept under which name. Raises UserError when none is usable."""
-    found, others = find_photos(photos)
-    outcome = make_album(
-        track(found, "photos"),
-        folder,
-        resolution=prior.config.img_resolution,
-        world="mini" if prior.config.white_back else "ffhq",
-        others=others,
-        say=say,
-        draw=lambda images, captions: sheet(images, captions, cell=200),
-    )
-    if outcome.album is None:
-        raise UserError(f"{photos}: none of the photos is usable")
-    kept = outcome.report["kept"]
+    config = prior.config
+    report = album_of(photos, folder, resolution=config.img_resolution, world=world_of(config))
+    kept = report["kept"]
     return {
-        "photos": len(found),
+        "photos": report["photos"],
         "names": {entry["file"]: entry["name"] for entry in kept},
         "files": {entry["name"]: entry["file"] for entry in kept},
-        "dropped": outcome.report["dropped"],
+        "dropped": report["dropped"],
     }
 
 
