@@ -3,6 +3,7 @@
 import errno
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, is_dataclass
@@ -210,3 +211,13 @@ def test_version(capsys):
 
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"my3dgen {my3dgen.__version__}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """As in `my3dgen prior list | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "my3dgen", "prior", "list"]
+    with os.fdopen(writer, "w") as stdout:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -17,6 +17,21 @@ def test_this_installation_is_usable():
     assert {"torch", "memory", "prior mini", "network dlib-resnet", "demo album"} <= set(names)
 
 
+def test_an_absent_library_is_named_before_anything_needs_it(monkeypatch):
+    real = doctor.metadata.version
+
+    def version(name):
+        if name in ("torch", "scikit-image"):
+            raise doctor.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    python, packages = examine()
+    assert (python.state, packages.state) == ("ok", "missing")
+    assert packages.remedy == f"pip install '{packages.found.replace(', ', chr(39) + ' ' + chr(39))}'"
+    assert "torch>=" in packages.found and "scikit-image>=" in packages.found
+
+
 def test_networks_absent_or_damaged(tmp_path, monkeypatch):
     for name in ("dlib-resnet.safetensors", "face-detector.safetensors", "manifest.json"):
         shutil.copy(networks.FOLDER / name, tmp_path)

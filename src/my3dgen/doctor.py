@@ -7,10 +7,12 @@ A check is `ok`, a `note` (works, but slower or with something optional absent) 
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +40,10 @@ class Check:
 def examine() -> Iterator[Check]:
     """All checks, in the order they are made."""
     yield check_python()
+    packages = check_packages()
+    yield packages
+    if packages.state == "missing":
+        return  # the others need them
     yield check_torch()
     yield check_arithmetic()
     yield check_threads()
@@ -54,6 +60,21 @@ def examine() -> Iterator[Check]:
 def check_python() -> Check:
     """The interpreter; one too old could not have imported this module."""
     return Check("python", "ok", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
+
+
+def check_packages() -> Check:
+    """The libraries that this package asks for are installed."""
+    asked = [line for line in metadata.requires("my3dgen") or () if "extra ==" not in line]
+    absent = []
+    for requirement in asked:
+        try:
+            metadata.version(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+        except metadata.PackageNotFoundError:
+            absent.append(requirement)
+    if absent:
+        wanted = " ".join(f"'{requirement}'" for requirement in absent)
+        return Check("packages", "missing", ", ".join(absent), f"pip install {wanted}")
+    return Check("packages", "ok", f"all {len(asked)} are installed")
 
 
 def check_torch() -> Check:

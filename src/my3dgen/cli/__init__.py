@@ -8,6 +8,7 @@ import errno
 import importlib
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f"my3dgen: {error}")
         return 2
+    except BrokenPipeError:  # whoever read stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
@@ -121,6 +125,7 @@ def run_verb(verb: str, config: type, arguments: list[str]) -> int:
         return 130
     if parsed.json:
         print(json.dumps(json_values(result), allow_nan=False))
+    sys.stdout.flush()
     return parsed.exit_code(result)
 
 
