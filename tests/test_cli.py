@@ -112,6 +112,7 @@ def test_without_json_nothing_is_added(verb, capsys):
         (FileExistsError(errno.EEXIST, "File exists", b"a"), 2, "File exists"),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), 2, "a: Is a directory"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 5000), 2, "xxx: File name too long"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe", "a.mp4"), 2, "a.mp4: Broken pipe"),
         (OSError(errno.EIO, "Input/output error", "a\nb"), 2, "a?b: Input/output error"),
         (KeyboardInterrupt(), 130, "stopped; the same command starts anew"),
     ],

@@ -92,10 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         say(f"my3dgen: {error}")
         return 2
-    except BrokenPipeError:  # whoever read stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            # whoever read stdout has seen enough; what we write to has a name
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
             say(f"my3dgen: the disk is full{where}; free some space and run again")

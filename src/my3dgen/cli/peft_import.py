@@ -24,13 +24,14 @@ class PeftImport(Verb):
 
     def run(self) -> dict:
         """Read, check against the prior, write."""
+        from my3dgen.cli.subject import load_subject
+        from my3dgen.output import check_output
         from my3dgen.peft_format import import_peft
-        from my3dgen.person import Person, new_person
-        from my3dgen.prior.store import load_prior
+        from my3dgen.person import new_person
 
-        who = Person.load(self.person)
-        prior = load_prior(self.prior or who.card.prior)
-        who.check_prior(prior)
+        check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
+        prior, who = load_subject(self.person, self.prior, "cpu")
+        assert who is not None
         adapter = import_peft(self.folder, prior.generator)
         made = {"adapter": "imported from a PEFT folder"}
         path = new_person(prior, adapter, who.anchors, made).save(self.out)

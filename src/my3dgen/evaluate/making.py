@@ -1,6 +1,7 @@
 """What the demo's stages do to get from photos to a person: each leaves files and returns JSON values."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,7 @@ def render_truth(
 
     Returns the views' names, a list for each photo. Raises UserError if a view is not usable.
     """
+    shutil.rmtree(folder, ignore_errors=True)  # views of other moments are none of this album
     size, taken = max(256, prior.config.img_resolution), {}  # faces are found in no smaller photos
     for photo in track(photos, "true views"):
         for place, image in enumerate(photograph(truth, photo, yaws, size)):

@@ -20,14 +20,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from my3dgen.cameras import camera_from_angles
+from my3dgen.cameras import FOCAL, camera_from_angles
 from my3dgen.evaluate.methods import Method
 from my3dgen.evaluate.metrics import Images, Judge, Score
 from my3dgen.faces.album import Album
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
 from my3dgen.synthetic.album import Truth
-from my3dgen.synthetic.framing import FOCAL
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 from my3dgen.targets import targets_of
