@@ -96,6 +96,24 @@ def angles_from_camera(
     return torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))
 
 
+def frame(cameras: Float[Tensor, "batch 25"], framing: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 25"]:
+    """Cameras whose pictures are those of `cameras` turned, enlarged and moved.
+
+    `framing` holds roll (radians, clockwise in the picture, about its principal point), zoom (log), and the
+    shift right and down in image widths, in this order of application.
+    """
+    cam2world, intrinsics = split_label(cameras)
+    roll, zoom, right, down = framing.unbind(1)
+    cos, sin, zero = roll.cos(), roll.sin(), torch.zeros_like(roll)
+    back = torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, zero + 1], 1).view(-1, 3, 3)
+    axes = cam2world[:, :3, :3] @ back
+    moved = torch.cat([torch.cat([axes, cam2world[:, :3, 3:]], 2), cam2world[:, 3:]], 1)
+    focal = intrinsics[:, :2, :2] * zoom.exp()[:, None, None]
+    centre = intrinsics[:, :2, 2] + torch.stack([right, down], 1)
+    rows = torch.cat([torch.cat([focal, centre[:, :, None]], 2), intrinsics[:, 2:]], 1)
+    return join_label(moved, rows)
+
+
 def project(
     points: Float[Tensor, "batch points 3"], cameras: Float[Tensor, "batch 25"]
 ) -> Float[Tensor, "batch points 2"]:

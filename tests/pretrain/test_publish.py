@@ -10,7 +10,6 @@ import torch
 
 from my3dgen.cli import main
 from my3dgen.config import PRESETS, PriorConfig
-from my3dgen.pretrain import publish as publishing
 from my3dgen.pretrain import state
 from my3dgen.pretrain.gaussian import fit_mapping, has_closed_form
 from my3dgen.pretrain.networks import Networks
@@ -29,28 +28,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _saved(folder: Path, config: PriorConfig = CONFIG) -> Path:
     networks = Networks(config, torch.device("cpu"), seed=0)
+    networks.latents.set(torch.full((config.w_dim,), 0.5), torch.eye(config.w_dim))
     state.save(folder, networks, state.Progress(images=8), {}, full=False)
     return folder
 
 
-@pytest.fixture
-def no_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents drawn instead of rendered and encoded."""
-    drawn = torch.randn(40, CONFIG.w_dim, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(publishing, "encode_heads", lambda *_: drawn)
-
-
 def test_the_verb_writes_a_whole_prior(tmp_path: Path, home: Path, capsys) -> None:
     source = _saved(tmp_path / "state")
-    assert main(["prior", "publish", str(source), "--name", "toy", "--heads", "2", "--json"]) == 0
+    assert main(["prior", "publish", str(source), "--name", "toy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"name": "toy", "folder": str(home / "toy")}
     prior = load_prior("toy")
     assert prior.config == CONFIG and prior.encoder is not None
-    assert (prior.generator.w_avg != 0).any()  # the mean of the encoded heads
+    assert torch.equal(prior.generator.w_avg, torch.full((CONFIG.w_dim,), 0.5))
     assert "images: 8" in (home / "toy" / "card.md").read_text()
 
 
-def test_a_full_disk_leaves_no_prior(tmp_path: Path, home: Path, no_heads, monkeypatch) -> None:
+def test_a_full_disk_leaves_no_prior(tmp_path: Path, home: Path, monkeypatch) -> None:
     real = store.write_tensors
 
     def full(path: Path, *others: dict) -> None:
@@ -69,10 +62,9 @@ def test_a_layout_without_closed_form_is_refused_at_once(tmp_path: Path, capsys,
     config = replace(CONFIG, **change)
     assert not has_closed_form(config) and has_closed_form(CONFIG)
     with pytest.raises(ValueError, match="closed form"):
-        fit_mapping(MappingNetwork(config), torch.randn(40, config.w_dim))
+        fit_mapping(MappingNetwork(config), torch.zeros(config.w_dim), torch.eye(config.w_dim))
     assert main(["prior", "publish", str(_saved(tmp_path / "s", config)), "--name", "toy"]) == 2
     assert "train the preset mini" in capsys.readouterr().err
-    assert not (tmp_path / "s" / "latents.safetensors").exists()
 
 
 def _cut(path: Path) -> None:
@@ -88,6 +80,8 @@ def _cut(path: Path) -> None:
         ("generator.safetensors", _cut),
         ("encoder.safetensors", _cut),
         ("encoder.safetensors", Path.unlink),
+        ("latents.safetensors", _cut),
+        ("latents.safetensors", Path.unlink),
     ],
 )
 def test_damaged_states_are_named(tmp_path: Path, home: Path, capsys, name: str, damage) -> None:
@@ -97,8 +91,3 @@ def test_damaged_states_are_named(tmp_path: Path, home: Path, capsys, name: str,
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and str(source) in lines[0]
     assert not (home / "toy").exists()
-
-
-def test_too_few_heads_are_refused(tmp_path: Path, capsys) -> None:
-    assert main(["prior", "publish", str(_saved(tmp_path / "s")), "--name", "toy", "--heads", "1"]) == 2
-    assert "--heads 1" in capsys.readouterr().err

@@ -21,7 +21,6 @@ from my3dgen.pretrain.parallel import Ranks
 from my3dgen.pretrain.pool import Batch, Pool
 from my3dgen.pretrain.train import TrainConfig, my_seeds, train
 from my3dgen.prior.store import find_prior, load_prior
-from my3dgen.synthetic.factors import NUM_FACTORS
 
 ROOT = Path(__file__).parents[2]
 SMALL = TrainConfig(
@@ -51,6 +50,7 @@ def test_what_a_run_leaves(folder: Path) -> None:
         "encoder.safetensors",
         "full.safetensors",
         "generator.safetensors",
+        "latents.safetensors",
         "log.jsonl",
         "sheets",
         "training.json",
@@ -180,7 +180,7 @@ def test_processes_share_seeds_without_overlap() -> None:
 def test_steps_lower_the_loss() -> None:
     """The supervised step learns two heads by heart."""
     networks = Networks(PRESETS["tiny"], torch.device("cpu"), seed=0)
-    pool = Pool(2, 2, PRESETS["tiny"].img_resolution, NUM_FACTORS, torch.device("cpu"))
+    pool = Pool(2, 2, PRESETS["tiny"].img_resolution, torch.device("cpu"))
     rng = torch.Generator().manual_seed(0)
     assert pool.render(iter(range(2)), seconds=60.0, rng=rng, heads=2) == 2
 

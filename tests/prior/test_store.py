@@ -189,10 +189,10 @@ def test_directions_must_fit(folder):
 
 
 def test_encoders_must_fit(folder):
-    from my3dgen.prior.encoder import Encoder, EncoderConfig
+    from my3dgen.prior.encoder import Encoder, encoder_config
 
     assert load_prior(folder).encoder is None
-    encoder = Encoder(EncoderConfig(TINY.img_resolution, TINY.w_dim))
+    encoder = Encoder(encoder_config(TINY))
     generator = load_prior(folder).generator
     beside = store.write_prior(
         folder.parent / "two", TINY, generator.state_dict(), "# two\n", encoder=encoder

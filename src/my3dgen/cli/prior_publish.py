@@ -12,7 +12,7 @@ from my3dgen.cli.verb import Verb
 class PriorPublish(Verb):
     """Turn the state that `my3dgen prior train` left into a prior of this machine.
 
-    Heads are rendered and encoded to learn how latents are spread; this takes a second or two each.
+    What it draws at random follows how the latents of training heads are spread.
     """
 
     state: Positional[Path]
@@ -21,11 +21,9 @@ class PriorPublish(Verb):
     """Name of the new prior."""
     card: Path | None = None
     """Text of its model card; default: the counts of the training."""
-    heads: int = 500
-    """Heads to encode."""
 
     def run(self) -> dict:
-        """Write the prior; an interrupted call goes on."""
+        """Write the prior."""
         from dataclasses import asdict
 
         from my3dgen.pretrain.publish import publish
@@ -38,11 +36,7 @@ class PriorPublish(Verb):
         card = f"# {self.name}\n\nTrained on synthetic heads.\n\n{counts}"
         card = self.card.read_text() if self.card else card
         folder.parent.mkdir(parents=True, exist_ok=True)
-        publish(self.state, folder, card, heads=self.heads)
+        publish(self.state, folder, card)
         if not self.json:
             print(f"prior '{self.name}' is in {folder}")
         return {"name": self.name, "folder": str(folder)}
-
-    def goes_on(self) -> bool:
-        """It does."""
-        return True

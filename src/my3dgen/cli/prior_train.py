@@ -43,6 +43,8 @@ class PriorTrain(Verb):
     """Images over which a blur of what the discriminator sees fades; 0 for none."""
     rate: float = 2e-3
     """Learning rate of the generator; the others keep their ratio to it."""
+    cool_down: float = 0.25
+    """Last share of the run during which the rates fall to a tenth."""
     seed: int = 0
     """Seed of initial weights, cameras and batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,8 +74,8 @@ class PriorTrain(Verb):
             blur_images=self.blur_images,
             rate=self.rate,
             encoder_rate=TrainConfig.encoder_rate * ratio,
-            mapping_rate=TrainConfig.mapping_rate * ratio,
             discriminator_rate=TrainConfig.discriminator_rate * ratio,
+            cool_down=self.cool_down,
             seed=self.seed,
             capture=self.capture,
             max_steps=self.max_steps,

@@ -1,4 +1,4 @@
-"""A mapping network in closed form: Gaussian z to a Gaussian of latents with given mean and covariance.
+"""The Gaussian of an encoder's latents: followed while training, and turned into a mapping network.
 
 The latents an encoder finds for training images are close to a Gaussian, and draws from it render as
 well as the encodings themselves. EG3D's mapping can express w = mean + factor @ z exactly: its first two
@@ -17,8 +17,57 @@ from my3dgen.prior.mapping import Dense, MappingNetwork
 
 SHIFT = 8.0
 """Keeps normalised z positive through the first two layers; z rarely exceeds 5 in size."""
-SHRINK = 0.1
-"""Share of the covariance taken from its diagonal, against the noise of few samples."""
+SHRINK = 0.02
+"""Share of the covariance taken from its diagonal, so that it has a Cholesky factor early on."""
+
+
+class LatentGaussian:
+    """Running mean and covariance of latents; `factor` changes in place, so captured graphs may read it."""
+
+    def __init__(self, width: int, device: torch.device):
+        self.mean = torch.zeros(width, device=device)
+        self.square = torch.eye(width, device=device)
+        """Running mean of w w^T."""
+        self.factor = torch.eye(width, device=device)
+        """Lower triangle L with covariance L L^T, as of the last `refresh`."""
+
+    def follow(
+        self, mean: Float[Tensor, " w_dim"], square: Float[Tensor, "w_dim w_dim"], decay: float
+    ) -> None:
+        """Move towards the first two moments of a batch by 1 - decay."""
+        self.mean.lerp_(mean, 1 - decay)
+        self.square.lerp_(square, 1 - decay)
+
+    def set(self, mean: Float[Tensor, " w_dim"], covariance: Float[Tensor, "w_dim w_dim"]) -> None:
+        """Become a known Gaussian."""
+        self.mean.copy_(mean)
+        self.square.copy_(covariance + torch.outer(mean, mean))
+        self.refresh()
+
+    @property
+    def covariance(self) -> Float[Tensor, "w_dim w_dim"]:
+        """Covariance of the latents so far."""
+        return self.square - torch.outer(self.mean, self.mean)
+
+    def refresh(self) -> None:
+        """Find the factor anew (a decomposition of w_dim x w_dim, so not at every step)."""
+        self.factor.copy_(factor_of(self.covariance).to(self.factor))
+
+    def draw(self, z: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
+        """Latents of standard normal z."""
+        return self.mean + z @ self.factor.T
+
+
+def moments(latents: Float[Tensor, "batch w_dim"]) -> tuple[Tensor, Tensor]:
+    """Means of w and of w w^T."""
+    return latents.mean(0), latents.T @ latents / len(latents)
+
+
+def factor_of(covariance: Float[Tensor, "w_dim w_dim"]) -> Float[Tensor, "w_dim w_dim"]:
+    """Cholesky factor, in float64, of a covariance shrunk a little towards its diagonal."""
+    covariance = covariance.double()
+    diagonal = covariance.diagonal().clamp_min(1e-6)
+    return torch.linalg.cholesky((1 - SHRINK) * covariance + SHRINK * torch.diag(diagonal))
 
 
 def has_closed_form(config: PriorConfig) -> bool:
@@ -28,21 +77,18 @@ def has_closed_form(config: PriorConfig) -> bool:
 
 
 @torch.no_grad()
-def fit_mapping(mapping: MappingNetwork, latents: Float[Tensor, "samples w_dim"]) -> None:
-    """Set the mapping (and its mean latent) so that z ~ N(0, 1) draws from the latents' Gaussian, in place.
+def fit_mapping(
+    mapping: MappingNetwork, mean: Float[Tensor, " w_dim"], covariance: Float[Tensor, "w_dim w_dim"]
+) -> None:
+    """Set the mapping (and its mean latent) so that z ~ N(0, 1) draws from this Gaussian, in place.
 
-    The covariance is shrunk toward its diagonal. Raises ValueError unless the mapping has four layers,
-    z as long as w, and ignores the camera.
+    Raises ValueError unless the mapping has four layers, z as long as w, and ignores the camera.
     """
-    width = latents.shape[1]
+    width = len(mean)
     dense = [part for part in mapping.children() if isinstance(part, Dense) and part is not mapping.embed]
     if len(dense) != 4 or mapping.sees_camera or dense[0].weight.shape[1] != 2 * width:
         raise ValueError("the closed form needs four layers, z as long as w, and no camera")
-    latents = latents.double()
-    mean = latents.mean(0)
-    covariance = torch.cov(latents.T)
-    covariance = (1 - SHRINK) * covariance + SHRINK * torch.diag(covariance.diagonal())
-    factor = torch.linalg.cholesky(covariance)
+    mean, factor = mean.double(), factor_of(covariance)
     same, half = torch.eye(width, dtype=torch.float64), math.sqrt(0.5)  # the layers' gain is sqrt(2)
     camera = torch.zeros_like(same)
     layers = [

@@ -37,25 +37,31 @@ class Log:
 
 @torch.no_grad()
 def look(networks: Networks, pool: Pool, path: Path, count: int) -> dict[str, float | int]:
-    """`count` held-out heads through the encoder, and sampled ones, as a sheet; PSNR over head pixels."""
+    """`count` held-out heads through the encoder, and sampled ones, as a sheet; PSNR over head pixels.
+
+    Figures are of W+, those named `_w` of W alone.
+    """
     device, generator = networks.device, networks.generator_average
-    num_ws = networks.config.num_ws
     seeds = list(HELD_OUT_SEEDS[:count])
     rng = torch.Generator("cpu").manual_seed(0)
     cameras = draw_cameras(count, 2, rng).to(device)
     views = render_views(build_scenes(sample_factors(seeds, device), device), cameras, size=pool.size)
     truth = views.rgb.float() / 127.5 - 1
     mask = (views.alpha[:, :, None].float() / 255 > 0.5).float()
-    latent = networks.encoder_average(truth[:, 0])[:, None].expand(-1, num_ws, -1)
-    same = generator.synthesis(latent, cameras[:, 0]).image
-    other = generator.synthesis(latent, cameras[:, 1]).image
+    seen = networks.encoder_average.encode(truth[:, 0])
+    in_w = seen.w[:, None].expand_as(seen.ws)
+    planes = [generator.planes(in_w), generator.planes(seen.ws)]
+    same, other = (generator.render(planes[1], cameras[:, k], seen.ws).image for k in (0, 1))
+    plain = [generator.render(planes[0], cameras[:, k], in_w).image for k in (0, 1)]
     figures = {
         "held_out_same": float(psnr(same, truth[:, 0], mask[:, 0]).mean()),
         "held_out_other": float(psnr(other, truth[:, 1], mask[:, 1]).mean()),
+        "held_out_same_w": float(psnr(plain[0], truth[:, 0], mask[:, 0]).mean()),
+        "held_out_other_w": float(psnr(plain[1], truth[:, 1], mask[:, 1]).mean()),
     }
-    z = torch.randn(count, networks.config.z_dim, generator=rng).to(device)
-    frontal = camera_from_angles(0.0, 0.0).to(device).expand(count, -1)
-    ws = generator.mapping(z, frontal, psi=0.7)
+    z = torch.randn(count, networks.config.w_dim, generator=rng).to(device)
+    mean = networks.latents.mean
+    ws = (mean + 0.7 * (networks.latents.draw(z) - mean))[:, None].expand_as(seen.ws)
     rows = [truth[:, 0], same, truth[:, 1], other]
     for yaw in YAWS:
         camera = camera_from_angles(yaw, 0.0).to(device).expand(count, -1)

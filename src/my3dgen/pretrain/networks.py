@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from my3dgen.config import PriorConfig
 from my3dgen.pretrain import objectives
 from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig
+from my3dgen.pretrain.gaussian import LatentGaussian, moments
 from my3dgen.pretrain.objectives import Weights
 from my3dgen.pretrain.pool import Batch
-from my3dgen.prior.encoder import Encoder, EncoderConfig
+from my3dgen.prior.encoder import Encoder, encoder_config
 from my3dgen.prior.generator import Generator, Rendered
 
 
@@ -28,19 +29,20 @@ class Judged:
 
 
 class Networks:
-    """Generator, encoder and discriminator, with running averages of the first two."""
+    """Generator, encoder and discriminator, running averages of the first two, and how latents are spread."""
 
     def __init__(self, config: PriorConfig, device: torch.device, seed: int):
         torch.manual_seed(seed)
         rng = torch.Generator().manual_seed(seed)
         self.generator = Generator(config, rng)
-        self.encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
+        self.encoder = Encoder(encoder_config(config))
         self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution))
         for network in (self.generator, self.encoder, self.discriminator):
             network.to(device=device)
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.generator_average = copy.deepcopy(self.generator).requires_grad_(False)
         self.encoder_average = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.latents = LatentGaussian(config.w_dim, device)
         self.config, self.device = config, device
 
     @property
@@ -70,16 +72,6 @@ class Networks:
 def parameters_of(*modules: nn.Module) -> list[Tensor]:
     """All parameters of some modules."""
     return [p for module in modules for p in module.parameters()]
-
-
-def pad_factors(factors: Float[Tensor, "batch factors"], z_dim: int) -> Float[Tensor, "batch z_dim"]:
-    """Factors as z: the remaining dimensions are fresh noise, which the mapping learns to ignore.
-
-    A prior with fewer latent dimensions than factors keeps the first ones.
-    """
-    factors = factors[:, :z_dim]
-    noise = torch.randn(len(factors), z_dim - factors.shape[1], device=factors.device)
-    return torch.cat([factors, noise], 1)
 
 
 def first(rendered: Rendered, count: int) -> Rendered:
@@ -124,29 +116,32 @@ class Steps:
     def _reconstruct(self, batch: Batch, adversarial: bool) -> dict[str, Tensor]:
         nets, generator = self.networks, self.networks.generator
         count = len(batch.source)
-        z = pad_factors(batch.factors, generator.config.z_dim)
-        latent = nets.encoder(batch.source, dtype=self.dtype)
-        predicted = generator.mapping(z, batch.camera)[:, 0]
-        terms = {"mapping": objectives.latent_distance(predicted, latent)}
         paired = count // 2 if adversarial else count
-        latent, cameras = latent[:paired], batch.camera[:paired]
-        mean = predicted.mean(0)
+        seen = nets.encoder.encode(batch.source[:paired], dtype=self.dtype)
+        offsets = seen.ws - seen.w[:, None]
+        # every other latent stays in W, so that W alone learns to say what it can
+        in_w = (torch.arange(paired, device=offsets.device) % 2 == 0).view(-1, 1, 1)
+        ws, cameras = seen.w[:, None] + offsets.masked_fill(in_w, 0.0), batch.camera[:paired]
+        terms = {
+            "offsets": offsets.square().mean(),
+            "spread": seen.w.square().mean(),
+            "pose": (seen.pose - batch.pose[:paired]).abs().mean(),
+        }
+        mean, square = moments(seen.w.detach())
         if adversarial:
-            fresh = torch.randn(count - paired, z.shape[1], device=z.device)
-            cameras = torch.cat([cameras, batch.real_camera[paired:]])
-            sampled = generator.mapping(fresh, cameras[paired:])[:, 0]
-            latent, mean = torch.cat([latent, sampled]), sampled.mean(0)
-        ws = latent[:, None].expand(-1, generator.config.num_ws, -1)
+            fresh = torch.randn(count - paired, seen.w.shape[1], device=ws.device)
+            drawn = nets.latents.draw(fresh)[:, None].expand(-1, ws.shape[1], -1)
+            ws, cameras = torch.cat([ws, drawn]), torch.cat([cameras, batch.real_camera[paired:]])
         with self._precision():
             planes = generator.planes(ws, noise="none")
             rendered = generator.render(planes, cameras, ws, rng=self.rng)
             terms["smooth"] = density_roughness(generator, planes)
-        seen, target = first(rendered, paired), batch.target[:paired]
+        again, target = first(rendered, paired), batch.target[:paired]
         terms |= objectives.reconstruction(
-            seen, target, batch.alpha[:paired], batch.depth[:paired], batch.weight[:paired]
+            again, target, batch.alpha[:paired], batch.depth[:paired], batch.weight[:paired]
         )
         with self._precision():
-            terms["perceptual"] = self.perceptual(seen.image, target).mean()
+            terms["perceptual"] = self.perceptual(again.image, target).mean()
         if adversarial:
             image = self._seen(rendered.image)
             logits = nets.discriminator(image, rendered.image_raw, cameras, dtype=self.dtype)
@@ -155,14 +150,14 @@ class Steps:
         self._total(terms).backward()
         out = {name: value.detach() for name, value in terms.items()}
         out |= {"image": rendered.image.detach(), "image_raw": rendered.image_raw.detach()}
-        return out | {"camera": cameras, "mean": mean.detach()}
+        return out | {"camera": cameras, "mean": mean, "square": square}
 
     def supervised(self, batch: Batch) -> dict[str, Tensor]:
-        """Encoder, mapping and generator on paired views."""
+        """Encoder and generator on paired views."""
         return self._reconstruct(batch, adversarial=False)
 
     def adversarial(self, batch: Batch) -> dict[str, Tensor]:
-        """The same on half the batch; the other half are heads sampled through the mapping network."""
+        """The same on half the batch; the other half are heads drawn from the Gaussian of the latents."""
         self.networks.discriminator.requires_grad_(False)
         out = self._reconstruct(batch, adversarial=True)
         self.networks.discriminator.requires_grad_(True)

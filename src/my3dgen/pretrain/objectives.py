@@ -1,8 +1,8 @@
 """What a prior is trained for: exact labels where they exist, a discriminator for the rest.
 
 The supervised part pairs two views of one head: the encoder turns the source view into a latent, the
-generator renders it from the target camera. Mapping learns to predict that latent from the head's
-factors, so that Gaussian factors sample the same latents. The adversarial part follows EG3D spec 4.2.
+generator renders it from the target camera. The adversarial part follows EG3D spec 4.2, on
+the paired images and on heads drawn from the Gaussian of the encoder's latents.
 """
 
 import math
@@ -35,12 +35,16 @@ class Weights:
     """L1 of the distance along the ray, on the head."""
     smooth: float = 0.005
     """Difference of densities between neighbouring random points."""
-    mapping: float = 1.0
-    """Squared error of the latent predicted from the factors, in latent variances."""
+    offsets: float = 0.02
+    """Mean square of the encoder's offsets from W."""
+    spread: float = 0.002
+    """Mean square of the encoder's latents: nothing else keeps them from growing."""
+    pose: float = 0.05
+    """L1 of the encoder's camera, in `POSE_UNITS`."""
     paired: float = 0.03
     """Adversarial term on rendered target views."""
     unpaired: float = 0.1
-    """Adversarial term on heads sampled through the mapping network."""
+    """Adversarial term on heads drawn from the prior."""
     r1: float = 1.0
     """Gradient penalty of the discriminator (gamma)."""
 
@@ -89,17 +93,6 @@ def reconstruction(
         "alpha": (rendered.opacity - coverage).abs().mean(),
         "depth": (distance * inside).sum() / inside.sum().clamp_min(1),
     }
-
-
-def latent_distance(predicted: Float[Tensor, "batch w_dim"], latent: Float[Tensor, "batch w_dim"]) -> Tensor:
-    """Squared error of the mapping's latent against the encoder's, in units of the latter's variance.
-
-    A small pull in the other direction keeps the encoder's latents predictable.
-    """
-    variance = latent.detach().var(0, unbiased=False).mean().clamp_min(0.05)
-    forward = (predicted - latent.detach()).square().mean()
-    backward = (predicted.detach() - latent).square().mean()
-    return (forward + 0.02 * backward) / variance
 
 
 def generator_adversarial(logits: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

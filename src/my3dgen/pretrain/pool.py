@@ -10,6 +10,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from my3dgen.cameras import camera_from_angles, mirror_camera
+from my3dgen.pretrain.augment import Imaging, photographed
+from my3dgen.prior.encoder import pose_of_camera
 from my3dgen.synthetic.factors import sample_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
@@ -40,13 +42,14 @@ class Batch:
     """
 
     source: Float[Tensor, "batch 3 height width"]
-    source_camera: Float[Tensor, "batch 25"]
+    """As a photo's crop would show it, see `augment`."""
+    pose: Float[Tensor, "batch 6"]
+    """Where the source was taken from, see `encoder.POSE_UNITS`."""
     target: Float[Tensor, "batch 3 height width"]
     alpha: Float[Tensor, "batch 1 height width"]
     depth: Float[Tensor, "batch 1 low low"]
     weight: Float[Tensor, "batch 1 height width"]
     camera: Float[Tensor, "batch 25"]
-    factors: Float[Tensor, "batch factors"]
     real: Float[Tensor, "batch 3 height width"]
     real_camera: Float[Tensor, "batch 25"]
 
@@ -59,7 +62,7 @@ PART_WEIGHTS = (0.5, 1.0, 0.8, 6.0, 4.0, 0.4, 3.0, 4.0, 2.5)
 class Pool:
     """Views of many heads on one device, as bytes. Grows by rendering; batches are drawn at random."""
 
-    def __init__(self, capacity: int, views: int, size: int, factors: int, device: torch.device):
+    def __init__(self, capacity: int, views: int, size: int, device: torch.device):
         shape = (capacity, views)
         new = lambda *tail, dtype=torch.uint8: torch.empty(*shape, *tail, dtype=dtype, device=device)  # noqa: E731
         self.rgb: UInt8[Tensor, "scene view 3 size size"] = new(3, size, size)
@@ -67,7 +70,6 @@ class Pool:
         self.parts: UInt8[Tensor, "scene view size size"] = new(size, size)
         self.depth: Float[Tensor, "scene view 64 64"] = new(64, 64, dtype=torch.float16)
         self.cameras: Float[Tensor, "scene view 25"] = new(25, dtype=torch.float32)
-        self.factors = torch.empty(capacity, factors, dtype=torch.float32, device=device)
         self.part_weights = torch.tensor(PART_WEIGHTS, device=device)
         self.size, self.views, self.capacity, self.device = size, views, capacity, device
         self.filled = 0
@@ -90,7 +92,7 @@ class Pool:
             views = render_views(build_scenes(factors, self.device), cameras, size=self.size)
             here = slice(self.next, self.next + count)
             self.rgb[here], self.alpha[here], self.parts[here] = views.rgb, views.alpha, views.parts
-            self.depth[here], self.cameras[here], self.factors[here] = views.depth, cameras, factors
+            self.depth[here], self.cameras[here] = views.depth, cameras
             self.next = (self.next + count) % self.capacity
             self.filled = min(self.capacity, self.filled + count)
             done += count
@@ -116,15 +118,16 @@ class Pool:
         real_scene, real_view = integers(self.filled), integers(self.views)
         real, real_camera = self.image(real_scene, real_view), self.cameras[real_scene, real_view]
         flip = torch.rand(batch, generator=rng, device=self.device) < 0.5
+        cover = self.alpha[scene, source][:, None].float() / 255
+        photo, framing = photographed(self.image(scene, source), cover, Imaging(), rng)
         return Batch(
-            source=self.image(scene, source),
-            source_camera=self.cameras[scene, source],
+            source=photo,
+            pose=pose_of_camera(self.cameras[scene, source], framing),
             target=self.image(scene, target),
             alpha=self.alpha[scene, target][:, None].float() / 255,
             depth=self.depth[scene, target][:, None].float(),
             weight=weight / weight.mean((2, 3), keepdim=True),
             camera=self.cameras[scene, target],
-            factors=self.factors[scene],
             real=torch.where(flip[:, None, None, None], real.flip(3), real),
             real_camera=torch.where(flip[:, None], mirror_camera(real_camera), real_camera),
         )
@@ -132,5 +135,5 @@ class Pool:
     @property
     def gigabytes(self) -> float:
         """Memory held, GB."""
-        tensors = (self.rgb, self.alpha, self.parts, self.depth, self.cameras, self.factors)
+        tensors = (self.rgb, self.alpha, self.parts, self.depth, self.cameras)
         return math.fsum(t.numel() * t.element_size() for t in tensors) / 1e9

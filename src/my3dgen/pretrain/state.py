@@ -1,9 +1,10 @@
 """Training state on disk: small files to carry to another machine, full ones to go on where it stopped.
 
 A folder holds `generator.safetensors` and `encoder.safetensors` (running averages, fp16),
-`discriminator.safetensors` (int8) and `training.json`; with `full=True` also `full.safetensors` (all
-weights and optimiser moments, fp32). Resuming without the full file restarts the optimisers, which then
-warm up. What a folder lacks of generator and encoder is taken from a published prior.
+`discriminator.safetensors` (int8), `latents.safetensors` (mean and covariance) and `training.json`; with
+`full=True` also `full.safetensors` (all weights and optimiser moments, fp32). Resuming without the full
+file restarts the optimisers, which then warm up. What a folder lacks of generator and encoder is taken
+from a published prior.
 """
 
 import json
@@ -11,19 +12,23 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from my3dgen.cameras import camera_from_angles
 from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.int8 import from_int8, to_int8
 from my3dgen.pretrain.networks import Networks
+from my3dgen.prior.generator import Generator
 from my3dgen.tensor_file import write_tensors, write_text
 
-DESCRIPTION, FULL = "training.json", "full.safetensors"
+DESCRIPTION, FULL, LATENTS = "training.json", "full.safetensors", "latents.safetensors"
 REMEDY = "restore it from a copy or train again"
 
 
@@ -57,6 +62,8 @@ def save(
     write_tensors(folder / "generator.safetensors", half(networks.generator_average), {})
     write_tensors(folder / "encoder.safetensors", half(networks.encoder_average), {})
     write_tensors(folder / "discriminator.safetensors", to_int8(networks.discriminator.state_dict()), {})
+    spread = {"mean": networks.latents.mean, "covariance": networks.latents.covariance}
+    write_tensors(folder / LATENTS, spread, {})
     if full:
         tensors = {
             f"{name}/{key}": value
@@ -113,12 +120,15 @@ def load(
 ) -> tuple[Progress, bool]:
     """Restore what the folder holds; the flag tells whether the optimisers' moments came too.
 
-    A generator or encoder that the folder lacks comes from `prior`, a prior's folder; what neither has
-    starts anew. Raises FileFormatError for another configuration.
+    A generator or encoder that the folder lacks comes from `prior`, a prior's folder, and so does the
+    Gaussian of latents, from its mapping; what neither has starts anew. Raises FileFormatError for another
+    configuration.
     """
     config, progress = describe(folder)
     if config != networks.config:
         raise FileFormatError(f"{folder}: training state of another configuration; choose its preset")
+    if (folder / LATENTS).exists():
+        networks.latents.set(*read_latents(folder, config.w_dim))
     if (folder / FULL).exists():
         tensors = read_weights(folder / FULL, str(networks.device))
         for name, module in networks.all.items():
@@ -136,7 +146,29 @@ def load(
             tensors = from_int8(read_weights(path))
             for module in modules:
                 put(module, tensors, path)
+            if name == "generator" and not (folder / LATENTS).exists():
+                latents = draw_latents(networks.generator)
+                networks.latents.set(latents.mean(0), torch.cov(latents.T))
     return progress, False
+
+
+def read_latents(folder: Path, width: int) -> tuple[Float[Tensor, " w_dim"], Float[Tensor, "w_dim w_dim"]]:
+    """Mean and covariance of the latents in a state's folder. Raises FileFormatError if they are damaged."""
+    path = folder / LATENTS
+    tensors = read_weights(path)
+    mean, covariance = tensors.get("mean"), tensors.get("covariance")
+    if mean is None or covariance is None or (*mean.shape, *covariance.shape) != (width,) * 3:
+        raise FileFormatError(f"{path}: holds no mean and covariance of {width} numbers; {REMEDY}")
+    return mean, covariance
+
+
+@torch.no_grad()
+def draw_latents(generator: Generator, count: int = 20_000) -> Float[Tensor, "count w_dim"]:
+    """Latents that a prior's mapping gives, seen from the front."""
+    z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
+    z = z.to(generator.w_avg.device)
+    front = camera_from_angles(0.0, 0.0).to(z)
+    return torch.cat([generator.mapping(some, front.expand(len(some), -1))[:, 0] for some in z.split(4000)])
 
 
 def _place(optimizer: str) -> str:

@@ -1,7 +1,7 @@
 """Training a prior on synthetic heads, on a CPU, one GPU or many.
 
 Each process renders its own heads into memory, trains, and now and then replaces the oldest heads by
-new ones. First supervised (encoder, mapping and generator on exact labels), then with the discriminator.
+new ones. First supervised (encoder and generator on exact labels), then with the discriminator.
 Ctrl-C or the end of the time saves everything; the same command goes on from there.
 """
 
@@ -25,9 +25,8 @@ from my3dgen.pretrain.networks import Judged, Networks, Steps, parameters_of
 from my3dgen.pretrain.objectives import BLUR, Weights, blur_taps
 from my3dgen.pretrain.parallel import Ranks, agree, join, leave, settle_gradients
 from my3dgen.pretrain.pool import Batch, Pool
-from my3dgen.prior.mapping import update_w_avg
 from my3dgen.progress import say
-from my3dgen.synthetic.factors import NUM_FACTORS, TRAIN_SEEDS
+from my3dgen.synthetic.factors import TRAIN_SEEDS
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,6 @@ class TrainConfig:
     """Learning rate of the generator."""
     encoder_rate: float = 5e-4
     """Learning rate of the encoder."""
-    mapping_rate: float = 0.06
-    """Learning rate of the mapping, whose stored weights are 100 times larger."""
     discriminator_rate: float = 2e-3
     """Learning rate of the discriminator."""
     warm_up: int = 200
@@ -71,8 +68,10 @@ class TrainConfig:
     """Held-out heads measured and shown during training."""
     save_every: float = 240.0
     """Seconds between saves."""
+    cool_down: float = 0.25
+    """Last share of the run during which the rates fall to a tenth; the next run starts at the full ones."""
     average_images: int = 20_000
-    """Half-life of the running averages, images."""
+    """Half-life of the running averages of weights and of the latents' Gaussian, images."""
     clip: float = 50.0
     """Limit on the norm of the generator's gradient."""
     seed: int = 0
@@ -157,16 +156,14 @@ class _Run:
         shape = PRESETS[config.preset]
         self.networks = Networks(shape, device, config.seed)
         nets = self.networks
-        mapping = parameters_of(nets.generator.backbone.mapping)
-        mapped = {id(p) for p in mapping}
-        rest = [p for p in nets.generator.parameters() if id(p) not in mapped]
-        self.trained = rest + mapping + parameters_of(nets.encoder)
+        nets.generator.backbone.mapping.requires_grad_(False)  # made from the latents' Gaussian
+        drawing = [p for p in nets.generator.parameters() if p.requires_grad]
+        self.trained = drawing + parameters_of(nets.encoder)
         self.judging = parameters_of(nets.discriminator)
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 [
-                    {"params": rest, "lr": config.rate},
-                    {"params": mapping, "lr": config.mapping_rate},
+                    {"params": drawing, "lr": config.rate},
                     {"params": parameters_of(nets.encoder), "lr": config.encoder_rate},
                 ],
                 betas=(0.5, 0.99),
@@ -203,7 +200,7 @@ class _Run:
         self.judge_with_penalty = captured(
             lambda judged: self.steps.judge_with_penalty(judged, config.penalty_every), self.judging
         )
-        self.pool = Pool(config.heads, config.views, shape.img_resolution, NUM_FACTORS, device)
+        self.pool = Pool(config.heads, config.views, shape.img_resolution, device)
         self.log = monitor.Log(folder / "log.jsonl" if ranks.leads else None)
 
     def _say(self, line: str) -> None:
@@ -227,6 +224,9 @@ class _Run:
 
     def _set_rates(self, step: int) -> None:
         factor = min(1.0, (step + 1) / self.warm) if self.warm else 1.0
+        left = 1 - (time.monotonic() - self.started) / (self.config.minutes * 60)
+        if left < self.config.cool_down:
+            factor *= 0.1 + 0.9 * max(left, 0.0) / self.config.cool_down
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * factor
@@ -260,7 +260,7 @@ class _Run:
             progress.images += images
             progress.steps += 1
             self.networks.average(min(decay, 1 - 1 / (progress.steps + 1)))
-            update_w_avg(self.networks.generator.backbone.mapping, out["mean"][None])
+            self._follow_latents(out["mean"], out["square"], step)
             for name, value in out.items():
                 if value.ndim == 0:
                     sums[name] = sums[name] + value if name in sums else value.clone()
@@ -290,6 +290,18 @@ class _Run:
         if self.ranks.leads:
             figures |= self._look("last")
         return figures | asdict(progress)
+
+    def _follow_latents(self, mean: Tensor, square: Tensor, step: int) -> None:
+        """Keep the Gaussian of the encoder's latents: over all processes and about 20,000 images."""
+        latents, size = self.networks.latents, self.ranks.size
+        both = torch.cat([mean[None], square])
+        if size > 1:
+            torch.distributed.all_reduce(both)
+        images = self.config.batch * size
+        decay = 0.5 ** (images / self.config.average_images)
+        latents.follow(both[0] / size, both[1:] / size, min(decay, 1 - 1 / (self.progress.steps + 1)))
+        if step % 20 == 0:
+            latents.refresh()
 
     def _save(self) -> None:
         spent = time.monotonic() - self.started

@@ -22,7 +22,7 @@ from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, MissingWeightsError, UserError
 from my3dgen.int8 import from_int8, to_int8
 from my3dgen.prior.directions import load_directions
-from my3dgen.prior.encoder import Encoder, EncoderConfig
+from my3dgen.prior.encoder import Encoder, encoder_config
 from my3dgen.prior.generator import Generator
 from my3dgen.tensor_file import NUMBERS, read_tensors, write_tensors, write_text
 
@@ -211,7 +211,7 @@ def read_encoder(folder: Path, config: PriorConfig, device: str | torch.device) 
     if not path.is_file():
         return None
     with torch.device("meta"):
-        encoder = Encoder(EncoderConfig(config.img_resolution, config.w_dim))
+        encoder = Encoder(encoder_config(config))
     shapes = {name: tuple(tensor.shape) for name, tensor in to_int8(encoder.state_dict()).items()}
     tensors, _ = read_tensors(path, MAX_ENCODER_BYTES, remedy=REMEDY, shapes=shapes, numbers=(*NUMBERS, "I8"))
     encoder.load_state_dict(from_int8(tensors), assign=True)

@@ -28,16 +28,16 @@ def photograph(
     ).to(rgb)
     strength = 0.010 * (1 + 0.4 * chance[:, 3]).view(shape)
     person = person + alpha * noise * strength * (0.4 + person.clamp(0, 1).sqrt())
-    return (_blur(person, 0.55 + 0.1 * chance[:, 4]) + 1 - alpha).clamp(0, 1)
+    return (blur(person, 0.55 + 0.1 * chance[:, 4], reach=2) + 1 - alpha).clamp(0, 1)
 
 
-def _blur(
-    image: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"]
-) -> Float[Tensor, "batch 3 height width"]:
-    """A Gaussian of each picture's own width, in pixels."""
-    steps = torch.arange(-2, 3, device=image.device)
-    kernel = torch.exp(-0.5 * (steps / sigma[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)
-    flat = pad(image.flatten(0, 1)[None], (2, 2, 2, 2), mode="replicate")
+def blur(
+    image: Float[Tensor, "batch channels height width"], sigma: Float[Tensor, " batch"], reach: int
+) -> Float[Tensor, "batch channels height width"]:
+    """A Gaussian of each picture's own width, in pixels, cut off at `reach`."""
+    steps = torch.arange(-reach, reach + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (steps / sigma.clamp_min(0.05)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(image.shape[1], 0)
+    flat = pad(image.flatten(0, 1)[None], (reach,) * 4, mode="replicate")
     flat = conv2d(flat, kernel[:, None, :, None], groups=len(kernel))
     return conv2d(flat, kernel[:, None, None, :], groups=len(kernel))[0].view_as(image)
