@@ -30,7 +30,7 @@ class Imaging:
     """Largest sigma of the blur, pixels at 256; its square is uniform."""
     noise: float = 0.02
     """Largest deviation of the noise, of a range of 1."""
-    light: float = 0.03
+    light: float = 0.02
     """Gain of each colour, and of all."""
     edge: float = 0.15
     """How far the threshold of a cut-out moves from 0.5."""
@@ -53,7 +53,7 @@ def photographed(
     spread = images.new_tensor([imaging.roll, imaging.zoom, imaging.shift, imaging.shift])
     framing = normal[:, :4] * spread * changed
 
-    person = torch.cat([(images - 1) / 2, alpha], 1)  # white is zero, so what moves in from outside is too
+    person = torch.cat([(images - 1) / 2, alpha], 1)  # white is zero
     person = _moved(person, framing)
     person, cover = person[:, :3], person[:, 3:]
     shape = (-1, 1, 1, 1)
@@ -73,7 +73,7 @@ def photographed(
 
 
 def _moved(images: Tensor, framing: Float[Tensor, "batch 4"]) -> Tensor:
-    """Images turned, enlarged and moved; zeros come in from outside."""
+    """Images turned, enlarged and moved; outside, their edge goes on."""
     roll, zoom, right, down = framing.unbind(1)
     cos, sin, shrink = roll.cos(), roll.sin(), (-zoom).exp()
     # where each pixel comes from: moved back, then shrunk and turned back about the middle
@@ -81,4 +81,4 @@ def _moved(images: Tensor, framing: Float[Tensor, "batch 4"]) -> Tensor:
     matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
     offset = -(matrix @ torch.stack([right, down], 1)[:, :, None]) * 2
     grid = F.affine_grid(torch.cat([matrix, offset], 2), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid.to(images.dtype), align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
