@@ -26,6 +26,8 @@ REMEDY = "find the directions again with my3dgen prior directions"
 
 Scorer = Callable[[Float[Tensor, "batch 3 height width"]], Mapping[str, Float[Tensor, " batch"]]]
 """Images in [-1, 1] to attribute scores by name; NaN where a picture could not be scored."""
+Measure = Callable[[Float[Tensor, "samples w_dim"], str], dict[str, Float[Tensor, " samples"]]]
+"""Latents, and a word on what it is for, to the scores of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,25 @@ def find_directions(
     at a time, scored and handed to `fit_directions`, whose errors and other arguments it shares.
     """
 
+    latents = draw_latents(generator, samples, seed=seed, psi=psi)
+    return fit_directions(latents, frontal_measure(generator, score, batch), names, against=against)
+
+
+@torch.no_grad()
+def draw_latents(
+    generator: Generator, samples: int, *, seed: int = 0, psi: float = 1.0
+) -> Float[Tensor, "samples w_dim"]:
+    """Latents that the mapping gives for faces seen from the front, on the generator's device."""
+    z = torch.randn(samples, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
+    parts = z.to(generator.w_avg.device).split(4096)
+    front = _front(generator)
+    return torch.cat([generator.mapping(some, front.expand(len(some), -1), psi=psi)[:, 0] for some in parts])
+
+
+def frontal_measure(generator: Generator, score: Scorer, batch: int = 8) -> Measure:
+    """What scores latents by rendering them from the front, `batch` at a time."""
+
+    @torch.no_grad()
     def measure(latents: Float[Tensor, "samples w_dim"], about: str) -> dict[str, Float[Tensor, " samples"]]:
         camera, parts = _front(generator), []
         for some in track(latents.split(batch), about):
@@ -74,15 +95,12 @@ def find_directions(
             parts.append(score(generator.synthesis(ws, camera.expand(len(some), -1)).image.clamp(-1, 1)))
         return {name: torch.cat([part[name] for part in parts]).to(latents) for name in parts[0]}
 
-    z = torch.randn(samples, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
-    z = z.to(generator.w_avg.device)
-    latents = generator.mapping(z, _front(generator).expand(samples, -1), psi=psi)[:, 0]
-    return fit_directions(latents, measure, names, against=against)
+    return measure
 
 
 def fit_directions(
     latents: Float[Tensor, "samples w_dim"],
-    measure: Callable[[Tensor, str], dict[str, Tensor]],
+    measure: Measure,
     names: Sequence[str],
     *,
     against: Mapping[str, Sequence[str]] | None = None,
@@ -121,15 +139,13 @@ def fit_directions(
         slope = _without(fits[name], [fits[other] for other in others])
         step = slope / slope.square().sum() @ colour  # predicted: one normal rank
         some = latents[: min(tests, measured)]
-        for _ in range(REFINEMENTS):
-            step = step * (deviation[name] / _change(measure, some, step, name)[name])
-        change = _change(measure, some, step, name)
+        step, change = sized(measure, some, step, name, deviation[name])
         position, held = white[:tests] @ slope, scores[name][:tests]
         directions[name] = step
         facts[name] = DirectionFacts(
             scale=change[name],
             deviation=deviation[name],
-            separation=_separation(position, held),
+            separation=separation(position, held),
             correlation=_correlation(position, _normal_ranks(held)),
             against=others,
             spill={key: change[key] / max(deviation[key], 1e-12) for key in scores if key != name},
@@ -174,19 +190,33 @@ def _front(generator: Generator) -> Float[Tensor, "1 25"]:
     return camera.to(generator.w_avg.device)
 
 
-def _change(
-    measure: Callable[[Tensor, str], dict[str, Tensor]],
+def sized(
+    measure: Measure,
     latents: Float[Tensor, "samples w_dim"],
     step: Float[Tensor, " w_dim"],
     name: str,
+    deviation: float,
+) -> tuple[Float[Tensor, " w_dim"], dict[str, float]]:
+    """`step` made so long that it changes the score `name` by `deviation`, and what it then changes.
+
+    Raises UserError when moving along the step does not raise that score by more than chance.
+    """
+    for _ in range(REFINEMENTS):
+        step = step * (deviation / changes(measure, latents, step, name)[name])
+    return step, changes(measure, latents, step, name)
+
+
+def changes(
+    measure: Measure, latents: Float[Tensor, "samples w_dim"], step: Float[Tensor, " w_dim"], name: str
 ) -> dict[str, float]:
     """Mean change of every score per step, from one step either way. Raises UserError when that of
-    `name` is not above chance."""
+    `name`, if it is a score, is not above chance."""
     up, down = (measure(latents + sign * step, f"measuring {name}") for sign in (1, -1))
     half = {key: (up[key] - down[key]) / 2 for key in up}
-    own = half[name][half[name].isfinite()]
-    if len(own) < 2 or not own.mean() > 3 * own.std() / len(own) ** 0.5:
-        raise UserError(f"the prior has no direction for '{name}': editing along its fit does not raise it")
+    if name in half:
+        own = half[name][half[name].isfinite()]
+        if len(own) < 2 or not own.mean() > 3 * own.std() / len(own) ** 0.5:
+            raise UserError(f"the prior has no direction for '{name}': editing along it does not raise it")
     return {key: float(values.nanmean()) for key, values in half.items()}
 
 
@@ -222,7 +252,8 @@ def _normal_ranks(values: Float[Tensor, " samples"]) -> Float[Tensor, " samples"
     return torch.special.ndtri(ranks / len(values))
 
 
-def _separation(position: Float[Tensor, " samples"], score: Float[Tensor, " samples"]) -> float:
+def separation(position: Float[Tensor, " samples"], score: Float[Tensor, " samples"]) -> float:
+    """Chance that a position ranks one of the upper third of scores above one of the lower third."""
     order = score.argsort()
     third = max(1, len(order) // 3)
     low, high = position[order[:third]], position[order[-third:]]
