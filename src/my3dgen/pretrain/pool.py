@@ -20,15 +20,25 @@ RENDER_BATCH = 32
 """Heads rendered at once."""
 
 
-def draw_cameras(count: int, views: int, rng: torch.Generator) -> Float[Tensor, "count views 25"]:
+BEHIND = 0.3
+"""Share of the last views of heads that look from anywhere around them."""
+
+
+def draw_cameras(
+    count: int, views: int, rng: torch.Generator, *, behind: float = 0.0
+) -> Float[Tensor, "count views 25"]:
     """Training cameras: 60 % yaw N(0, 0.32), 40 % uniform within 1.0; pitch N(0.02, 0.14); radians.
 
-    The wide share gives cheeks, ears and hair their evidence (synthetic heads, section 5).
+    The wide share gives cheeks, ears and hair their evidence (synthetic heads, section 5). Of the last views
+    a share `behind` is uniform over the circle: otherwise the back of a head may be anything, even a face.
     """
     near = torch.randn(count, views, generator=rng, device=rng.device) * 0.32
     wide = torch.rand(count, views, generator=rng, device=rng.device) * 2 - 1
     pick = torch.rand(count, views, generator=rng, device=rng.device) < 0.6
     yaw = torch.where(pick, near, wide).clamp(-1.15, 1.15)
+    around = (torch.rand(count, generator=rng, device=rng.device) * 2 - 1) * math.pi
+    last = torch.rand(count, generator=rng, device=rng.device) < behind
+    yaw[:, -1] = torch.where(last, around, yaw[:, -1])
     pitch = (torch.randn(count, views, generator=rng, device=rng.device) * 0.14 + 0.02).clamp(-0.4, 0.4)
     return camera_from_angles(yaw.flatten(), pitch.flatten()).reshape(count, views, 25)
 
@@ -88,7 +98,7 @@ class Pool:
             if heads is not None:
                 count = min(count, heads - done)
             factors = sample_factors([next(seeds) for _ in range(count)], self.device)
-            cameras = draw_cameras(count, self.views, rng).to(self.device)
+            cameras = draw_cameras(count, self.views, rng, behind=BEHIND).to(self.device)
             views = render_views(build_scenes(factors, self.device), cameras, size=self.size)
             here = slice(self.next, self.next + count)
             self.rgb[here], self.alpha[here], self.parts[here] = views.rgb, views.alpha, views.parts
@@ -107,10 +117,11 @@ class Pool:
     def draw(self, batch: int, rng: torch.Generator, same: float = 0.25) -> Batch:
         """A random batch; source and target are one view in `same` of the cases.
 
-        Half the images judged as real are mirrored, with the mirrored camera.
+        The last view of a head is no source, since it may show the back. Half the images judged as real are
+        mirrored, with the mirrored camera.
         """
         integers = lambda high: torch.randint(high, (batch,), generator=rng, device=self.device)  # noqa: E731
-        scene, source = integers(self.filled), integers(self.views)
+        scene, source = integers(self.filled), integers(max(self.views - 1, 1))
         other = (source + 1 + integers(max(self.views - 1, 1))) % self.views
         keep = torch.rand(batch, generator=rng, device=self.device) < same
         target = torch.where(keep, source, other)
