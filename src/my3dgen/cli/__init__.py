@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
     "prior publish": ("prior_publish", "PriorPublish", "a trained state to a prior"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),
+    "evaluate prior": ("evaluate_prior", "EvaluatePrior", "a prior in figures, by heads it never saw"),
     "peft export": ("peft_export", "PeftExport", "a person's adapter as a PEFT folder"),
     "peft import": ("peft_import", "PeftImport", "a PEFT folder's adapter into a person file"),
     "synthetic album": ("synthetic_album", "SyntheticAlbum", "photos of one synthetic person"),
