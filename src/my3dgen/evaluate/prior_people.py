@@ -58,7 +58,7 @@ def source_cameras(seeds: Sequence[int], config: PriorConfig) -> Float[Tensor, "
     return _cameras((0.25 * yaw).clamp(-0.5, 0.5), (0.02 + 0.1 * pitch).clamp(-0.4, 0.4), config)
 
 
-def turned(cameras: Float[Tensor, "batch 25"], degrees: float, config: PriorConfig) -> Tensor:
+def turned(cameras: Float[Tensor, "batch 25"], degrees: float | int, config: PriorConfig) -> Tensor:
     """The cameras moved around the head by a yaw, their pitch kept: `batch 25`."""
     yaw, pitch = angles_from_camera(cameras)
     return _cameras(yaw + math.radians(degrees), pitch, config)

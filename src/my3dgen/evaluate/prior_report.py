@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from my3dgen.apps.attributes import attributes_from
 from my3dgen.apps.sheet import save_image, sheet, to_image
@@ -27,6 +29,7 @@ from my3dgen.evaluate.report import readable_time
 from my3dgen.output import whole
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
+from my3dgen.progress import track
 
 SHOWN = 8
 """Heads on a sheet."""
@@ -85,7 +88,7 @@ def draw_all(
     people: People,
     ws: Mapping[str, Latents],
     ways: Mapping[str, Any],
-    samples: Latents,
+    samples: Float[Tensor, "samples num_ws w_dim"],
     out: Path,
     seed: int,
 ) -> dict[str, str]:
@@ -139,28 +142,26 @@ def inversions(
     )
 
 
+@torch.no_grad()
 def turning(generator: Generator, ws: Latents) -> Image.Image:
     """Samples, each seen from the left, the front and the right, one above the other."""
     config = generator.config
+    cameras = camera_from_angles(
+        torch.tensor(SAMPLE_YAWS).deg2rad(),
+        0.0,
+        radius=config.camera_radius,
+        pivot=config.camera_pivot,
+        focal=config.focal,
+    ).to(ws)
     seen = []
-    for yaw in SAMPLE_YAWS:
-        camera = camera_from_angles(
-            torch.tensor(yaw).deg2rad(),
-            0.0,
-            radius=config.camera_radius,
-            pivot=config.camera_pivot,
-            focal=config.focal,
-        )
-        seen.append(_images(pictures(generator, ws, camera, BATCH)))
+    for one in track(ws.split(1), "samples"):
+        planes = generator.planes(one)
+        seen.append(_images(generator.render(planes, camera, one).image for camera in cameras.split(1)))
     across = min(ACROSS, len(ws))
-    order = [
-        picture[index]
-        for first in range(0, len(ws), across)
-        for picture in seen
-        for index in range(first, min(first + across, len(ws)))
-    ]
-    titles = [f"{yaw:+d}°" if yaw else "0°" for yaw in SAMPLE_YAWS] * (len(order) // (across * len(seen)))
-    return sheet(order, columns=across, row_titles=titles, cell=SMALL)
+    rows = [seen[first : first + across] for first in range(0, len(ws), across)]
+    shown = [sides[side] for row in rows for side in range(len(SAMPLE_YAWS)) for sides in row]
+    titles = [f"{yaw:+d}°" if yaw else "0°" for yaw in SAMPLE_YAWS] * len(rows)
+    return sheet(shown, columns=across, row_titles=titles, cell=SMALL)
 
 
 def smiling(prior: Prior, ws: Latents) -> Image.Image:
