@@ -204,14 +204,15 @@ def table(report: Mapping[str, Any]) -> str:
         if report.get(name) is not None
     ]
     worst = report["worst_group"]
-    lines.append(f"{worst_sentence(worst)}")
+    lines.append(worst_sentence(worst))
     return "\n".join(lines)
 
 
 def worst_sentence(worst: Mapping[str, Any]) -> str:
     """Who fares worst, in words."""
+    heads = "1 head" if worst["count"] == 1 else f"{worst['count']} heads"
     return (
-        f"farthest below the mean: {worst['attribute']} {worst['group']} ({worst['count']} heads), "
+        f"farthest below the mean: {worst['attribute']} {worst['group']} ({heads}), "
         f"{GROUP_FIGURES[worst['figure']]}, {worst['difference']:+.2f} dB"
     )
 
@@ -237,7 +238,7 @@ def page(report: Mapping[str, Any]) -> str:
         headings=HEADINGS,
         group_figures={k: v for k, v in GROUP_FIGURES.items() if report[k] is not None},
         captions=captions_of(report),
-        worst=worst_sentence(report["worst_group"]),
+        worst=worst_sentence(report["worst_group"]).replace("farthest", "Farthest", 1),
         minutes=readable_time,
     )
 
