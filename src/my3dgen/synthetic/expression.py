@@ -30,12 +30,12 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     """
     z = block(factors, "expression")
     smile = _step(torch.special.ndtr(z["smile"]), 0.35, 0.95)
-    teeth = torch.special.ndtr(z["teeth"])
+    teeth = _step(torch.special.ndtr(z["teeth"]), 0.15, 0.95)  # many smiles keep the lips closed
     calm = 1 - smile
     grin = smile * teeth
     gape = torch.tanh((z["jaw"] - 0.25).clamp_min(0) * 0.55)
     jaw = 0.52 * gape * (1 - 0.55 * smile) + 0.15 * grin
-    asymmetry = 0.10 * torch.tanh(z["asymmetry"])
+    asymmetry = 0.05 * torch.tanh(z["asymmetry"])
     brows, lids, squint = z["brows"], z["lids"], z["squint"]
     frown = 0.35 * torch.tanh((-z["smile"] - 1.0).clamp_min(0)) * calm
     yaw = 0.30 * torch.tanh(z["gaze_yaw"] * 0.4)
@@ -55,7 +55,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
             f"cheekSquint{side}": 0.55 * smile + 0.15 * torch.tanh(squint.clamp_min(0)),
             f"eyeSquint{side}": 0.10 * smile + 0.14 * torch.tanh(squint.clamp_min(0)),
             f"eyeBlink{side}": 0.20 * torch.tanh((lids - 0.4).clamp_min(0)) * (1 - 0.5 * smile),
-            f"eyeWide{side}": 0.40 * torch.tanh((-lids - 0.4).clamp_min(0)) * (1 - 0.4 * smile),
+            f"eyeWide{side}": 0.40 * torch.tanh((-lids - 0.4).clamp_min(0)) * (1 - 0.4 * smile) + 0.12,
             f"browDown{side}": 0.40 * torch.tanh((-brows - 0.3).clamp_min(0) * 0.6) * calm,
             f"browOuterUp{side}": 0.55 * torch.tanh(brows.clamp_min(0) * 0.6),
             f"noseSneer{side}": 0.25 * torch.tanh((z["nose"] - 1).clamp_min(0)) * calm,
@@ -67,7 +67,7 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     weights = sided | {
         "browInnerUp": 0.55 * torch.tanh(z["inner_brow"].clamp_min(0) * 0.6),
         "jawOpen": jaw,
-        "mouthClose": 0.05 * (1 - grin) * (1 - gape),  # the base mesh's lips stand a hair apart
+        "mouthClose": (0.05 + 0.10 * smile) * (1 - _step(grin, 0.0, 0.35)) * (1 - gape),  # the base mesh's lips stand a hair apart
         "mouthPucker": 0.45 * torch.tanh((z["pucker"] - 0.9).clamp_min(0)) * calm,
         "mouthFunnel": 0.35 * torch.tanh((-z["pucker"] - 1.1).clamp_min(0)) * calm,
     }
