@@ -324,10 +324,10 @@ def _lit_eyes(
 def _lit_mouth(kit: Kit, irradiance: Tensor, openness: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Colours of enamel, gum and tongue, and their light, which falls off towards the throat."""
     mouth = kit.asset.mouth
-    colours = irradiance.new_tensor([[0.74, 0.68, 0.58], [0.42, 0.14, 0.13], [0.38, 0.13, 0.12]])
+    colours = irradiance.new_tensor([[0.70, 0.64, 0.54], [0.40, 0.15, 0.14], [0.34, 0.12, 0.11]])
     albedo = (mouth.material @ colours).expand(len(irradiance), -1, -1)
     deep = torch.exp(-((mouth.depth / 0.16) ** 1.5))[:, None]
-    return albedo, (0.60 * irradiance + 0.55 * mean[:, None]) * (0.06 + 0.94 * deep)
+    return albedo, (0.60 * irradiance + 0.50 * mean[:, None]) * (0.03 + 0.97 * deep)
 
 
 def _lit_strands(

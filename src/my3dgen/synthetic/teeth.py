@@ -23,6 +23,9 @@ ROUNDED = (0.16, 0.24, 0.42, 0.36, 0.34, 0.22, 0.22)  # of the height at which t
 ARCH_POWER = 2.2  # of the superellipse that the strips follow
 OVERBITE, OVERJET = 0.016, 0.030  # the upper edge lies lower than, and before, the lower one
 TONGUE_SINKS = (0.0, -0.07, -0.06)  # the mesh's tongue fills the mouth and would hide the teeth
+CREVICE_DEPTH = (
+    0.13  # the sides of a tooth, where it meets the next, are as dark as if they lay this far back
+)
 LINGUAL_DEPTH = 0.40  # the tongue's side of a tooth is as dark as if it lay this far back
 AROUND, ALONG = 16, 9  # vertices around a tooth and from gum to edge
 
@@ -135,7 +138,7 @@ def _arch(strip: Tensor, side: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             points.append(torch.stack([mirror * x, bite + rise + tooth[:, 1], z], 1))
             triangles.append((faces if mirror > 0 else faces.flip(1)) + count)
             gum.append(torch.zeros(len(tooth)))
-            inward.append((-tooth[:, 2] / DEPTHS[k]).clamp(0, 1))
+            inward.append(_darkening(tooth, float(widths[k]), DEPTHS[k], heights[k]))
             count += len(tooth)
     flesh, faces = _gum(curve, middles, widths, heights, float(bite), side)
     points.append(flesh)
@@ -162,6 +165,17 @@ class _Curve:
         i = int(torch.searchsorted(self.lengths, length).clamp(2, len(self.points) - 3))
         tangent = torch.nn.functional.normalize(self.points[i + 2] - self.points[i - 2], dim=0)
         return self.points[i], tangent, torch.stack([-tangent[1], tangent[0]])
+
+
+def _darkening(tooth: Tensor, width: float, depth: float, height: float) -> Tensor:
+    """How much further from the light a crown's places seem, as a share of `LINGUAL_DEPTH`.
+
+    The tongue's side is dark, and so are the gaps between teeth and, a little, the line along the gum.
+    """
+    beside = ((2 * tooth[:, 0].abs() / width - 0.70) / 0.25).clamp(0, 1)
+    neck = ((tooth[:, 1].abs() / height - 0.62) / 0.3).clamp(0, 1)
+    crevice = (CREVICE_DEPTH / LINGUAL_DEPTH) * torch.maximum(beside, 0.6 * neck)
+    return torch.maximum((-tooth[:, 2] / depth).clamp(0, 1), crevice)
 
 
 def _tooth(
