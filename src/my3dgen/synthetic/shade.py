@@ -81,11 +81,15 @@ def shade_surface(
     bounce_colour = albedo * irradiance.clamp_min(0)
 
     gloss = (
-        per(p.skin.shine) * (1 + 0.35 * lips) * (1 - 0.75 * hairy[:, 0]) * bare
+        per(p.skin.shine)
+        * (1 + 0.35 * lips)
+        * (1 - 0.25 * detail["mottle"]).clamp(0.5, 1.3)
+        * (1 - 0.75 * hairy[:, 0])
+        * bare
         + 0.9 * (material == MOUTH)
         + 1.2 * (material == GLASSES)
     )
-    width = 0.44 - 0.10 * lips - 0.16 * (material == MOUTH) - 0.12 * (material == GLASSES)
+    width = 0.52 - 0.12 * lips - 0.20 * (material == MOUTH) - 0.12 * (material == GLASSES)
     shine = _specular(tilted, toward_camera, direction, tilted_facing, width)
     shine = ((shine * lamps)[..., None] * colour).sum(1)
     rim = _sky_sheen(scenes.light, scene, tilted, toward_camera) * openness.clamp(0, 1)[:, None]
@@ -171,7 +175,7 @@ def shade_eyes(
     result = result + (glint * seen * open_lamp)[:, None] * per(scenes.light.colour)[:, 0]
     sky = smoothstep(mirrored[:, 1], 0.05, 0.75) * (0.035 + 0.06 * inside) * seen
     result = result + sky[:, None] * per(scenes.light.sky)
-    tear = bump(below - 0.006, 0.007) * 0.25
+    tear = bump(below - 0.007, 0.008) * 0.42
     return result + tear[:, None] * irradiance
 
 

@@ -246,7 +246,7 @@ def _lid_crease(asset: HeadAsset, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     centre = torch.where(left, curves[0, 0], curves[1, 0])
     reach = (x - centre).abs() / curves[0, 4]
     span = smoothstep(-reach, -1.25, -0.85)
-    fold = bump(y - (upper + 0.062 - 0.012 * reach**2), 0.014) * span
+    fold = 1.25 * bump(y - (upper + 0.066 - 0.012 * reach**2), 0.013) * span
     margin = bump(y - upper - 0.004, 0.011) * span + 0.35 * bump(y - lower + 0.006, 0.009) * span
     return (0.75 * fold + 0.9 * margin).clamp(0, 1) * smoothstep(z, 0.8, 1.1)
 
@@ -343,7 +343,8 @@ def complexion(factors: Float[Tensor, "scene factors"], male: Float[Tensor, " sc
         moles=smoothstep(u["moles"], 0.35, 1.0),
         lips=plain * (1 - colour) + painted * colour,
         lip_strength=0.80 + 0.15 * colour[:, 0],
-        shine=0.40 + 0.60 * u["shine"],
+        # exposure lifts dark skin, and with it what it mirrors: less of that keeps all tones equally dull
+        shine=(0.24 + 0.44 * u["shine"]) * (1 - 0.50 * melanin),
         blotches=0.5 + u["blotches"],
     )
 
