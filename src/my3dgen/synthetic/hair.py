@@ -239,7 +239,9 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     amount = length * (1 - 0.55 * is_short * (1 - crown))
     amount = amount * (0.3 + 0.7 * per_scene(style.cover))
     amount = torch.lerp(amount, torch.minimum(amount, 0.50 + 0.05 * clump[:, 0]), fringe)
-    amount = amount * present * (1 + 0.09 * own[:, 0] + 0.07 * clump[:, 0]).clamp(0.6, 1.4)
+    vary = (1 + 0.09 * own[:, 0] + 0.07 * clump[:, 0]).clamp(0.6, 1.4)
+    vary = vary - 0.50 * is_short * scalp.order.roll(3) ** 1.5  # cut in layers: an outline without spikes
+    amount = amount * present * vary
 
     # direction in which the hair is combed, as a pull along the surface
     forward = per_scene(style.forward)
@@ -250,7 +252,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     down = torch.lerp(down, torch.full_like(down, -0.5), fringe)
     ahead = torch.lerp(ahead, torch.full_like(ahead, 1.2), fringe)
     comb = torch.stack(torch.broadcast_tensors(sideways, down, ahead), -1)
-    loose = (0.05 + 0.10 * is_short + 0.25 * curl)[..., None]
+    loose = (0.05 + 0.05 * is_short + 0.25 * curl)[..., None]
     comb = comb + loose * (clump[:, 1:4] + 0.35 * own[:, 1:4])
     puffy = curl * smoothstep(per_scene(style.lift), 0.2, 1.0) * (1 - 0.65 * smoothstep(length, 0.7, 1.6))
     top = 0.25 + 0.75 * crown
@@ -340,7 +342,7 @@ def _gather_clumps(
         * (0.5 + 0.7 * style.clump[:, None])
         * torch.exp(-((apart / 0.35) ** 2))
     )
-    together = together * (1 - 0.4 * fringe) * (1 - 0.3 * is_short) * present
+    together = together * (1 - 0.4 * fringe) * (1 - 0.65 * is_short) * present
     return strands + (lead - strands) * (together[..., None] * t**0.8)[..., None]
 
 

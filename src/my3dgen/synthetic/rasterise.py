@@ -131,13 +131,15 @@ def draw_segments(
     screen: Float[Tensor, "view strand node 3"],
     first: int,
     *,
+    taper: bool = False,
     points_at_once: int = 40_000_000,
 ) -> None:
     """Draw poly-lines, one pixel wide and without gaps, as depth-tested points.
 
     Segment s of strand i at u in [0, 1) gets the number
     first + ((i * segments + s) * STEPS + int(u * STEPS)).
-    Segments of zero length draw nothing. Writes into `buffer`.
+    Segments of zero length draw nothing. With `taper`, a fixed choice of points is left out, ever more
+    towards the ends of strands, so that these grow thin and soft. Writes into `buffer`.
     """
     views, strands, nodes = screen.shape[:3]
     segments = strands * (nodes - 1)
@@ -158,8 +160,12 @@ def draw_segments(
     if ends[0] > points_at_once and views > 1:
         half = views // 2
         rest = buffer.view(views, -1)
-        draw_segments(rest[:half].view(-1), size, screen[:half], first, points_at_once=points_at_once)
-        draw_segments(rest[half:].view(-1), size, screen[half:], first, points_at_once=points_at_once)
+        draw_segments(
+            rest[:half].view(-1), size, screen[:half], first, taper=taper, points_at_once=points_at_once
+        )
+        draw_segments(
+            rest[half:].view(-1), size, screen[half:], first, taper=taper, points_at_once=points_at_once
+        )
         return
     segment = torch.repeat_interleave(points, output_size=ends[0])
     place = torch.arange(ends[0], device=buffer.device) - (total - points)[segment]
@@ -171,6 +177,10 @@ def draw_segments(
     number = first + (segment - view * segments) * STEPS + (u * STEPS).long()
     key = _key(z, number)
     inside = (column >= 0) & (row >= 0) & (column < size) & (row < size)
+    if taper:
+        along = ((segment % (nodes - 1)).float() + u) / (nodes - 1)
+        chance = ((number * 40503) & 0xFFFF).float() * 2.0**-16
+        inside &= chance > (along - 0.45) * 1.6
     # most hidden points lose against the mesh already drawn: leave them out before the atomics
     kept = (inside & (key < buffer[pixel.clamp(0, buffer.numel() - 1)])).nonzero()[:, 0]
     buffer.scatter_reduce_(0, pixel[kept], key[kept], "amin")

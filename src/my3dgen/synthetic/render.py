@@ -93,7 +93,7 @@ def _draw(scenes: Scenes, rays: _Rays, per_scene: int, size: int) -> tuple[Tenso
     firsts = [len(scenes.kit.triangles)]
     for strands in (scenes.hair, scenes.fine):
         nodes = rays.project(repeat(strands.nodes), size)
-        rasterise.draw_segments(buffer, size, nodes, firsts[-1])
+        rasterise.draw_segments(buffer, size, nodes, firsts[-1], taper=strands is scenes.hair)
         firsts.append(firsts[-1] + nodes.shape[1] * (nodes.shape[2] - 1) * rasterise.STEPS)
     return buffer, screen, firsts
 
