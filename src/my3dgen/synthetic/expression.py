@@ -67,7 +67,8 @@ def perform(unit_names: tuple[str, ...], factors: Float[Tensor, "scene factors"]
     weights = sided | {
         "browInnerUp": 0.55 * torch.tanh(z["inner_brow"].clamp_min(0) * 0.6),
         "jawOpen": jaw,
-        "mouthClose": (0.05 + 0.10 * smile) * (1 - _step(grin, 0.0, 0.35)) * (1 - gape),  # the base mesh's lips stand a hair apart
+        # the base mesh's lips stand a hair apart, and a smile draws them further
+        "mouthClose": (0.05 + 0.10 * smile) * (1 - _step(grin, 0.0, 0.35)) * (1 - gape),
         "mouthPucker": 0.45 * torch.tanh((z["pucker"] - 0.9).clamp_min(0)) * calm,
         "mouthFunnel": 0.35 * torch.tanh((-z["pucker"] - 1.1).clamp_min(0)) * calm,
     }

@@ -34,7 +34,7 @@ MEANINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "lash": ("length", "density"),
         "expression": (
             *("smile", "teeth", "jaw", "asymmetry", "lip_press", "brows", "lids"),
-            *("inner_brow", "squint", "nose", "pucker", "gaze_yaw", "gaze_pitch"),
+            *("inner_brow", "squint", "nose", "pucker", "gaze_yaw", "gaze_pitch", "torso_yaw"),
         ),
         "light": (
             *("key_azimuth", "key_elevation", "key_warmth", "key_strength", "key_sharpness"),
@@ -75,7 +75,7 @@ HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)
 def sample_factors(
     seeds: Iterable[int] | Tensor, device: str | torch.device = "cpu"
 ) -> Float[Tensor, "batch factors"]:
-    """One N(0, 1) factor vector per seed, `batch 139`, float32.
+    """One N(0, 1) factor vector per seed, `batch 140`, float32.
 
     A row depends on its seed alone, not on the batch or the device (up to rounding).
     Seeds are integers in [0, 2**63).

@@ -17,6 +17,7 @@ from my3dgen.synthetic.light import Light, ambient, lamp_weights, light_from_fac
 from my3dgen.synthetic.noise import smoothstep
 from my3dgen.synthetic.shape import Geometry, build_geometry
 from my3dgen.synthetic.subdivide import apply
+from my3dgen.synthetic.torso import NECK, torso_yaw, turn, turned_share
 from my3dgen.synthetic.visibility import ShadowMaps, shadow_maps, visibility
 
 DIRECTIONS = 24
@@ -157,7 +158,8 @@ def build_scenes(
     brows = facial.brow_shape(factors, geometry.male)
     beard = facial.beard_style(factors, geometry.male, kit.where)
 
-    body, normals, collar = _dress(kit, geometry, factors)
+    yaw, pivot = torso_yaw(factors), _neck_axis(asset, geometry)
+    body, normals, collar = _dress(kit, geometry, factors, yaw, pivot)
     glasses = build_glasses(
         factors, geometry.eye_centres, geometry.eyes[..., 2].amax((1, 2)),
         asset.landmarks["ear_left"] + geometry.eye_centres.mean(1) - _template_eyes(asset),
@@ -171,6 +173,8 @@ def build_scenes(
 
     grown = scalp_hair.grow_hair(kit.scalp, style)
     fitted = scalp_hair.fit_to_heads(kit.scalp, grown.nodes, geometry.neutral, asset.template)
+    # hair that hangs on the shoulders slides along with them, for the most part
+    fitted = turn(fitted, 0.7 * turned_share(grown.nodes), yaw, pivot)
     strands = geometry.to_world(fitted).clamp(-BOX, BOX)
     fine = _facial_hair(kit, geometry, factors, brows, beard, style, body, normals)
 
@@ -205,8 +209,18 @@ def _hair_centre(kit: Kit, geometry: Geometry) -> Float[Tensor, "scene 3"]:
     return geometry.to_world((geometry.eye_centres.mean(1) + offset)[:, None])[:, 0]
 
 
-def _dress(kit: Kit, geometry: Geometry, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn the shoulders into a shirt: smooth them and push them outwards. Also the collar's height."""
+def _neck_axis(asset: HeadAsset, geometry: Geometry) -> Float[Tensor, "scene 2"]:
+    offset = geometry.eye_centres.mean(1) - _template_eyes(asset)
+    return offset[:, [0, 2]] + offset.new_tensor(NECK)
+
+
+def _dress(
+    kit: Kit, geometry: Geometry, factors: Tensor, yaw: Tensor, pivot: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn the shoulders into a shirt: smooth them, push them outwards, turn them below the head.
+
+    Returns points, normals and the collar's height.
+    """
     asset = kit.asset
     f = block(factors, "clothes")
     depth = 0.14 + 0.10 * torch.special.ndtr(f["collar"])
@@ -215,6 +229,7 @@ def _dress(kit: Kit, geometry: Geometry, factors: Tensor) -> tuple[Tensor, Tenso
     for _ in range(6):
         smooth = apply(asset.smoothing, smooth)
     body = geometry.expressed + (smooth + 0.09 * geometry.normals - geometry.expressed) * mask[..., None]
+    body = turn(body, turned_share(asset.template), yaw, pivot)
     return body, vertex_normals(body, asset.triangles, asset.incidence), depth
 
 
