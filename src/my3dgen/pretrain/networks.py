@@ -56,17 +56,19 @@ class Networks:
             "encoder_average": self.encoder_average,
         }
 
-    @torch.no_grad()
     def average(self, decay: float) -> None:
-        """Move the running averages by 1 - decay; buffers (the mean latent) are copied."""
-        for live, mean in (
-            (self.generator, self.generator_average),
-            (self.encoder, self.encoder_average),
-        ):
-            for target, source in zip(mean.parameters(), live.parameters(), strict=True):
-                target.lerp_(source, 1 - decay)
-            for source, target in zip(live.buffers(), mean.buffers(), strict=True):
-                target.copy_(source)
+        """Move the running averages by 1 - decay."""
+        follow(self.generator_average, self.generator, decay)
+        follow(self.encoder_average, self.encoder, decay)
+
+
+@torch.no_grad()
+def follow(mean: nn.Module, live: nn.Module, decay: float) -> None:
+    """Move a running average of weights by 1 - decay; buffers (the mean latent) are copied."""
+    for target, source in zip(mean.parameters(), live.parameters(), strict=True):
+        target.lerp_(source, 1 - decay)
+    for source, target in zip(live.buffers(), mean.buffers(), strict=True):
+        target.copy_(source)
 
 
 def parameters_of(*modules: nn.Module) -> list[Tensor]:

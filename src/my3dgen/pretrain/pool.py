@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from my3dgen.cameras import camera_from_angles, mirror_camera
+from my3dgen.cameras import FOCAL, PIVOT, RADIUS, camera_from_angles, mirror_camera
 from my3dgen.pretrain.augment import Imaging, photographed
 from my3dgen.prior.encoder import pose_of_camera
 from my3dgen.synthetic.factors import sample_factors
@@ -25,7 +25,14 @@ BEHIND = 0.3
 
 
 def draw_cameras(
-    count: int, views: int, rng: torch.Generator, *, behind: float = 0.0
+    count: int,
+    views: int,
+    rng: torch.Generator,
+    *,
+    behind: float = 0.0,
+    radius: float = RADIUS,
+    pivot: Sequence[float] = PIVOT,
+    focal: float = FOCAL,
 ) -> Float[Tensor, "count views 25"]:
     """Training cameras: 60 % yaw N(0, 0.32), 40 % uniform within 1.0; pitch N(0.02, 0.14); radians.
 
@@ -40,7 +47,8 @@ def draw_cameras(
     last = torch.rand(count, generator=rng, device=rng.device) < behind
     yaw[:, -1] = torch.where(last, around, yaw[:, -1])
     pitch = (torch.randn(count, views, generator=rng, device=rng.device) * 0.14 + 0.02).clamp(-0.4, 0.4)
-    return camera_from_angles(yaw.flatten(), pitch.flatten()).reshape(count, views, 25)
+    cameras = camera_from_angles(yaw.flatten(), pitch.flatten(), radius=radius, pivot=pivot, focal=focal)
+    return cameras.reshape(count, views, 25)
 
 
 @dataclass(frozen=True)
