@@ -34,7 +34,10 @@ def turn(
     yaw: Float[Tensor, " scene"],
     pivot: Float[Tensor, "scene 2"],
 ) -> Float[Tensor, "scene *point 3"]:
-    """Turn points about vertical axes through `pivot` (x, z) by their share (`*point` or `scene *point`) of `yaw`, radians."""
+    """Turn points about vertical axes through `pivot` (x, z) by their share of `yaw`, radians.
+
+    `share` is `*point` or `scene *point`, in [0, 1].
+    """
     extra = (1,) * (points.ndim - 2)
     angle = share * yaw.view(-1, *extra)
     x, y, z = points.unbind(-1)
