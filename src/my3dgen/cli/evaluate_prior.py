@@ -37,6 +37,8 @@ class EvaluatePrior(Verb):
 
     def run(self) -> dict:
         """Evaluate; returns the report."""
+        from functools import partial
+
         from my3dgen.cli.device import chosen_device
         from my3dgen.errors import UserError
         from my3dgen.evaluate.prior import Examination, evaluate_prior
@@ -55,7 +57,11 @@ class EvaluatePrior(Verb):
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise UserError(f"--out {self.out} is a file; name a folder")
         prior = load_prior(self.prior, chosen_device(self.device))
-        report = evaluate_prior(prior, asked, draw_cameras, self.out)
+        config = prior.config
+        cameras = partial(
+            draw_cameras, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
+        )
+        report = evaluate_prior(prior, asked, cameras, self.out)
         if not self.json:
             print(table(report))
             if self.out is not None:

@@ -34,7 +34,7 @@ class InversionRule:
     """Weight of the perceptual distance beside the absolute error, as when photos are inverted."""
     stray: float = 0.002
     """Weight of the mean squared distance from the start."""
-    apart: float = 0.02
+    apart: float = 0.5
     """Weight of the layers' mean squared distance from their mean; 1 is as far as heads differ."""
 
 
