@@ -54,7 +54,7 @@ from my3dgen.perceptual import load_perceptual
 from my3dgen.prior.encoder import Encoder
 from my3dgen.prior.store import DIRECTIONS, ENCODER, Prior, read_sums
 from my3dgen.progress import track
-from my3dgen.synthetic.factors import sample_factors
+from my3dgen.synthetic.factors import NUM_FACTORS, sample_factors
 from my3dgen.tensor_file import read_tensors, write_tensors
 
 BATCH = {"cpu": 4, "cuda": 64}
@@ -143,6 +143,7 @@ class _Examiner:
             "directions": sums.get(DIRECTIONS) if prior.directions else None,
             "seed": asked.seed,
             "device": self.device.type,
+            "factors": NUM_FACTORS,
             "my3dgen": __version__,
         }
 
@@ -322,6 +323,7 @@ class _Examiner:
             "seed": self.asked.seed,
             "steps": self.asked.steps,
             "heads": [seeds[0], seeds[-1]],
+            "factors": NUM_FACTORS,
             **{
                 f"inversion_{name}": average(figure(ways, "inversion", 0, name))
                 for name in ("psnr", "perceptual", "identity")
