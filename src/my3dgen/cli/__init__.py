@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior import": ("prior_import", "PriorImport", "bring your own EG3D checkpoint"),
     "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
     "prior publish": ("prior_publish", "PriorPublish", "a trained state to a prior"),
+    "prior encoder": ("prior_encoder", "PriorEncoder", "train where a prior's inversion starts"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),
     "evaluate prior": ("evaluate_prior", "EvaluatePrior", "a prior in figures, by heads it never saw"),
     "peft export": ("peft_export", "PeftExport", "a person's adapter as a PEFT folder"),
