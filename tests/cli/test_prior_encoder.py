@@ -49,6 +49,9 @@ def test_an_encoder_joins_the_prior_and_inversion_starts_from_it(priors: Path, p
     again = run(capsys, "toy", "--max-steps", "0")
     assert again["encoder"] is None and again["after"] == again["before"] == result["after"]
     assert before == ((priors / "toy" / ENCODER).read_bytes(), (priors / "toy" / SUMS).read_bytes())
+    assert main(["prior", "encoder", "toy", *QUICK, "--max-steps", "0"]) == 0
+    said = capsys.readouterr().out
+    assert f"{result['after']:.2f} dB with the encoder there was" in said and "nothing was written" in said
 
 
 def test_another_place_leaves_the_prior_alone(priors: Path, tmp_path: Path, capsys) -> None:
@@ -87,13 +90,20 @@ def test_the_packages_own_prior_stays(priors: Path, monkeypatch, capsys) -> None
     assert {path.name for path in priors.iterdir()} == {"toy"}
 
 
+def test_another_prior_is_no_place_for_a_training(priors: Path, capsys) -> None:
+    shutil.copytree(priors / "toy", priors / "other")
+    assert main(["prior", "encoder", "toy", *QUICK, "--out", str(priors / "other")]) == 2
+    assert "is another prior" in capsys.readouterr().err
+    assert not (priors / "other" / ENCODER).exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nobody"], "no prior 'nobody'"),
         (["toy", "--minutes", "nan"], "--minutes nan is out of range"),
         (["toy", "--batch", "0"], "--batch 0 is out of range"),
-        (["toy", "--out", "/dev/null"], "/dev/null"),
+        (["toy", "--out", "/dev/null"], "--out /dev/null is a file; name a folder"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(arguments: list[str], message: str, capsys) -> None:

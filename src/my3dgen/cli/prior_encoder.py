@@ -49,7 +49,7 @@ class PriorEncoder(Verb):
         from my3dgen.cli.device import chosen_device
         from my3dgen.errors import UserError
         from my3dgen.pretrain.encode import EncodeConfig, train_encoder, write_encoder
-        from my3dgen.prior.store import EMBEDDED, find_prior, load_prior, read_encoder
+        from my3dgen.prior.store import CONFIG, EMBEDDED, find_prior, load_prior, read_encoder
 
         folder = find_prior(self.prior).resolve()
         place = folder if self.out is None else self.out
@@ -57,6 +57,10 @@ class PriorEncoder(Verb):
             raise UserError(
                 f"prior '{self.prior}' is the package's own; give --out FOLDER, or use a copy of {folder}"
             )
+        if place.exists() and not place.is_dir():
+            raise UserError(f"--out {place} is a file; name a folder")
+        if place.resolve() != folder and (place / CONFIG).is_file():
+            raise UserError(f"--out {place} is another prior; give a folder for the training")
         device = chosen_device(self.device)
         prior = load_prior(folder, device)
         rival = read_encoder(place, prior.config, device) or prior.encoder

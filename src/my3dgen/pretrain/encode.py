@@ -294,6 +294,7 @@ class _Run:
         self.step = CapturedStep(self._learn, self.parameters, capture=cuda and config.capture)
         self.log = Log(folder / "log.jsonl")
         side = self.live.config.img_resolution
+        say(f"measuring {config.held_out} held-out faces")
         self.held = monitor.hold_out(generator, config.held_out, side, config.seed)
         self.before = monitor.Reproduction.of(generator, self.held, rival, self.unit.mean)
 

@@ -18,6 +18,7 @@ from my3dgen.pretrain.augment import Imaging, photographed
 from my3dgen.pretrain.pool import draw_cameras
 from my3dgen.prior.encoder import pose_of_camera
 from my3dgen.prior.generator import Generator
+from my3dgen.progress import track
 
 VIEWS = 2
 AT_ONCE = 8
@@ -151,7 +152,8 @@ class SamplePool:
 
     def reach(self, chunks: int) -> None:
         """Render what is missing of the latest samples when `chunks` have been drawn, from the first on."""
-        for number in range(max(self.chunks, chunks - self.slots), chunks):
+        missing = range(max(self.chunks, chunks - self.slots), chunks)
+        for number in missing if len(missing) < 2 else track(missing, "rendering faces"):
             rng = numbers("cpu", "encoder", self.seed, number)
             new = draw_samples(self.generator, self.chunk, self.side, rng, dtype=self.dtype, mixed=self.mixed)
             if self.held is None:
