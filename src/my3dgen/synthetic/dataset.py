@@ -8,7 +8,7 @@ OUT/
   masks/00000/...       coverage, 8 bit
   parts/00000/...       0 background, 1 skin, 2 hair, 3 eye, 4 mouth, 5 cloth, 6 glasses, 7 lips, 8 brows
   depth/00000/...       16 bit, 64 x 64: distance along the ray in units of 1/10000, 0 where empty
-  factors.safetensors   "factors" (picture, 139) and "seed" (picture), in the order of dataset.json
+  factors.safetensors   "factors" (picture, 145) and "seed" (picture), in the order of dataset.json
 """
 
 import json

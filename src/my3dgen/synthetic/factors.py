@@ -27,6 +27,7 @@ MEANINGS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
             *("black", "red", "grey"),
             *("length", "volume", "curl", "curl_frequency", "part", "hairline", "recession"),
             *("fringe", "clump", "comb", "lift", "straightness", "coverage"),
+            *("tied", "tie_height", "bun", "sweep", "tuck"),
         ),
         "beard": ("amount", "length", "moustache", "shape"),
         "clothes": ("red", "green", "blue", "collar"),
@@ -75,7 +76,7 @@ HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)
 def sample_factors(
     seeds: Iterable[int] | Tensor, device: str | torch.device = "cpu"
 ) -> Float[Tensor, "batch factors"]:
-    """One N(0, 1) factor vector per seed, `batch 140`, float32.
+    """One N(0, 1) factor vector per seed, `batch 145`, float32.
 
     A row depends on its seed alone, not on the batch or the device (up to rounding).
     Seeds are integers in [0, 2**63).

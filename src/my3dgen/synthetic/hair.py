@@ -15,6 +15,7 @@ from torch import Tensor
 
 from my3dgen.synthetic.factors import block
 from my3dgen.synthetic.noise import bump, common_normal, common_random, smoothstep, value_noise
+from my3dgen.synthetic.tied import GATHERED, gathered_directions, tied_strands
 
 NODES = 20
 _GRID = (24, 48)  # elevation x azimuth of the radial maps
@@ -146,6 +147,15 @@ class HairStyle:
     forward: Tensor
     lift: Tensor
     cover: Tensor
+    tied: Tensor
+    """0 loose .. 1 gathered behind, for all but the fringe."""
+    tie_height: Tensor
+    """Elevation of the tie, radians."""
+    bun: Tensor
+    sweep: Tensor
+    """-1 to 1: to which side the fringe is combed."""
+    tuck: Tensor
+    """0 to 1: how much hair goes behind the ears."""
     colour: Float[Tensor, "scene 3"]
     natural: Float[Tensor, "scene 3"]
     """With little grey, as brows and beards keep it."""
@@ -166,8 +176,9 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
     grey = smoothstep(age + 0.12 * f["grey"], 0.76, 1.06)
     melanin = torch.special.ndtr(block(factors, "skin")["melanin"])
     black = f["black"] + 2.4 * (melanin - 0.4)  # dark skin mostly comes with dark hair
+    length = (short * male + long * (1 - male)) * (1 - 0.35 * curl * (1 - male))
     return HairStyle(
-        length=(short * male + long * (1 - male)) * (1 - 0.35 * curl * (1 - male)),
+        length=length,
         volume=u["volume"],
         curl=curl,
         turns=1.2 + 2.2 * u["curl_frequency"],
@@ -179,6 +190,11 @@ def hair_style(factors: Float[Tensor, "scene factors"]) -> HairStyle:
         forward=torch.tanh(0.9 * f["comb"]),
         lift=u["lift"],
         cover=1 - bald,
+        tied=smoothstep(u["tied"], 0.61, 0.69) * smoothstep(length, 0.55, 0.85),
+        tie_height=-0.30 + 0.85 * u["tie_height"],
+        bun=smoothstep(u["bun"], 0.54, 0.70),
+        sweep=torch.tanh(1.2 * f["sweep"]),
+        tuck=smoothstep(u["tuck"], 0.50, 0.75),
         colour=_hair_colour(black, f["red"], grey),
         natural=_hair_colour(black, f["red"], 0.35 * grey),
         grey=grey,
@@ -230,15 +246,18 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     thin = smoothstep(side.abs(), 0.15, 0.6)  # no hair knows where to fall on the parting itself
     jitter = 0.035 * value_noise(scalp.root, 7.0, 17.0)[:, 0] + 0.02 * own[:, 2]
     density = hair_density(style, scalp.azimuth, scalp.elevation, jitter - 0.03, 0.09)
-    present = smoothstep(density * 1.15 - scalp.order, 0.0, 0.10) * (is_short + (1 - is_short) * thin)
+    tied = per_scene(style.tied)
+    free = torch.maximum(is_short, tied)  # of a parting
+    present = smoothstep(density * 1.15 - scalp.order, 0.0, 0.10) * (free + (1 - free) * thin)
     crown = smoothstep(scalp.elevation, 0.15, 1.0)
     front = smoothstep(rz, 0.30, 1.0) * smoothstep(scalp.elevation, 0.40, 0.75)
 
     fringe = per_scene(style.fringe) * smoothstep(rz, 0.55, 0.85) * smoothstep(-rx.abs(), -0.62, -0.40)
     fringe = fringe * smoothstep(length, 0.15, 0.40)
+    swept = per_scene(style.sweep)
     amount = length * (1 - 0.55 * is_short * (1 - crown))
     amount = amount * (0.3 + 0.7 * per_scene(style.cover))
-    amount = torch.lerp(amount, torch.minimum(amount, 0.50 + 0.05 * clump[:, 0]), fringe)
+    amount = torch.lerp(amount, torch.minimum(amount, 0.50 + 0.25 * swept.abs() + 0.05 * clump[:, 0]), fringe)
     vary = (1 + 0.09 * own[:, 0] + 0.07 * clump[:, 0]).clamp(0.6, 1.4)
     vary = vary - 0.50 * is_short * scalp.order.roll(3) ** 1.5  # cut in layers: an outline without spikes
     amount = amount * present * vary
@@ -248,7 +267,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     sideways = side * (0.85 - 0.45 * is_short * forward.abs())
     down = -0.25 - 0.95 * (1 - crown) * is_short
     ahead = is_short * (0.9 * forward * crown - 0.45 * (1 - crown)) - (1 - is_short) * (0.30 + 0.35 * front)
-    sideways = torch.lerp(sideways, 0.12 * side, fringe)
+    sideways = torch.lerp(sideways, 0.12 * side + 1.1 * swept, fringe)
     down = torch.lerp(down, torch.full_like(down, -0.5), fringe)
     ahead = torch.lerp(ahead, torch.full_like(ahead, 1.2), fringe)
     comb = torch.stack(torch.broadcast_tensors(sideways, down, ahead), -1)
@@ -277,6 +296,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
         there = here + direction * step[..., None]
         there = _push_out(scalp, there, layer * min(1.0, k / 3), present)
         there = _off_the_face(scalp.centre, there, side, (1 - fringe) * present, clump[:, 4])
+        there = _behind_the_ears(scalp.centre, there, per_scene(style.tuck) * (1 - fringe) * (1 - is_short))
         moved = F.normalize(there - here + 1e-7 * direction, dim=-1)
         direction = F.normalize(0.25 * direction + 0.75 * moved, dim=-1)
         here = there
@@ -284,6 +304,7 @@ def grow_hair(scalp: Scalp, style: HairStyle) -> Hair:
     strands = _without_strays(torch.stack(nodes, 2), step)
     strands = _gather_clumps(scalp, strands, style, is_short, fringe, present)
     strands = _curl(scalp, strands, amount, style, puffy)
+    strands = _tie_back(scalp, strands, style, present, layer, fringe)
     return Hair(strands, _strand_colours(scalp, style))
 
 
@@ -329,6 +350,47 @@ def _off_the_face(centre: Tensor, points: Tensor, side: Tensor, amount: Tensor, 
     outward = torch.sign(side) * torch.ones_like(x)
     missing = (edge - x * outward).clamp(0, 1.0) * below * ahead * amount
     return torch.stack([x + 0.45 * missing * outward, y, z - 0.25 * missing], -1)
+
+
+def _behind_the_ears(centre: Tensor, points: Tensor, amount: Tensor) -> Tensor:
+    """Draw hair at the sides of the face backwards, so that it leaves the ears free."""
+    x, y, z = points.unbind(-1)
+    below = smoothstep(centre[1] + 0.30 - y, 0.0, 0.45)
+    ahead = (z - 0.12).clamp(0, 0.5) * below * smoothstep(x.abs(), 0.3, 0.6) * amount
+    return torch.stack([x, y, z - 0.6 * ahead], -1)
+
+
+def _tie_back(
+    scalp: Scalp, strands: Tensor, style: HairStyle, present: Tensor, layer: Tensor, fringe: Tensor
+) -> Tensor:
+    """Blend loose strands into tied ones; the fringe stays loose."""
+    over = round(NODES * GATHERED)
+    direction = F.normalize(scalp.root - scalp.centre, dim=-1)
+    ways = gathered_directions(direction, style.tie_height, over)
+    grid = scalp.radius.clamp_max(1.25)
+    skull = _read(grid, (scalp.centre + ways).flatten(1, 2), scalp.centre)[..., 0].view(ways.shape[:3])
+    t = torch.linspace(0, 1, over, device=strands.device)
+    skull = skull + (0.5 * layer[..., None] + 0.012) * smoothstep(t, 0.0, 0.3)
+    skull = skull + (0.02 + 0.09 * style.volume)[:, None, None] * torch.sin(math.pi * t) * (1 - 0.5 * t)
+    first = (scalp.root - scalp.centre).norm(dim=-1)[:, None]
+    skull = torch.lerp(first.expand_as(skull), skull, smoothstep(t, 0.0, 0.35))
+    tail = (style.length - 0.25).clamp(0.35, 1.5)
+    wave = style.curl.clamp(0, 1)
+    bound = tied_strands(
+        direction, scalp.centre, skull, style.tie_height, tail, style.bun, wave, strands.shape[2]
+    )
+    bound = _first_part(bound, present)
+    share = style.tied[:, None] * (1 - smoothstep(fringe, 0.30, 0.50))
+    return torch.lerp(strands, bound, share[..., None, None])
+
+
+def _first_part(strands: Tensor, share: Tensor) -> Tensor:
+    """The beginnings of strands, `share` of their nodes long, with as many nodes as before."""
+    last = strands.shape[2] - 1
+    place = share[..., None] * torch.arange(last + 1, device=strands.device)
+    below = place.floor().clamp(0, last - 1).long()
+    read = lambda k: torch.gather(strands, 2, k[..., None].expand_as(strands))  # noqa: E731
+    return torch.lerp(read(below), read(below + 1), (place - below)[..., None])
 
 
 def _gather_clumps(
