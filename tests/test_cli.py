@@ -131,7 +131,7 @@ def test_only_verbs_that_go_on_say_so():
         verb: getattr(importlib.import_module(f"my3dgen.cli.{m}"), c) for verb, (m, c, _) in cli.VERBS.items()
     }
     keeping = {verb for verb, config in verbs.items() if config.goes_on is not Verb.goes_on}
-    long = {"demo", "personalize", "invert", "prior train", "prior publish", "synthetic dataset"}
+    long = {"demo", "personalize", "invert", "prior train", "prior encoder", "synthetic dataset"}
     long |= {"evaluate prior"}
     assert keeping == long
 

@@ -76,7 +76,7 @@ LABEL = camera_from_angles(0.0, 0.0)[0].tolist()
         ('{"labels": null}', "make it anew"),
         ('{"labels": []}', "lists no pictures"),
         (json.dumps({"labels": [["a.png", LABEL], ["no.png", LABEL]]}), "names no.png, which does not exist"),
-        (json.dumps({"labels": [["../a.png", LABEL]]}), "outside the album"),
+        (json.dumps({"labels": [["../a.png", LABEL]]}), "outside the folder"),
         (json.dumps({"labels": [["a.png", LABEL[:24]]]}), "a.png: the camera label"),
         (json.dumps({"labels": [["a.png", LABEL], ["b.png", LABEL]]}), "is not a picture"),
         (json.dumps({"labels": [["a.png", LABEL], ["wide.png", LABEL]]}), "is 20 x 10"),

@@ -15,11 +15,13 @@ from my3dgen.cli import main
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.pretrain import state
+from my3dgen.pretrain.heads import my_seeds
 from my3dgen.pretrain.networks import Networks, Steps
 from my3dgen.pretrain.objectives import Weights, depth_at
 from my3dgen.pretrain.parallel import Ranks
 from my3dgen.pretrain.pool import Batch, Pool
-from my3dgen.pretrain.train import TrainConfig, my_seeds, train
+from my3dgen.pretrain.settings import TrainConfig
+from my3dgen.pretrain.train import train
 from my3dgen.prior.store import find_prior, load_prior
 
 ROOT = Path(__file__).parents[2]
@@ -208,3 +210,16 @@ def test_depth_keeps_its_mean_when_shrunk() -> None:
     small = depth_at(depth, 2)
     assert small.flatten().tolist() == pytest.approx([2.5, 2.5, 0.0, 0.0])
     assert json.dumps(depth_at(depth, 8).shape) == "[1, 1, 8, 8]"
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    """The whole run, as `prior train` does it: its figures of the last steps are below those of the first."""
+    config = replace(
+        SMALL, heads=6, views=3, supervised_images=10**9, max_steps=60, log_every=10, warm_up=0, cool_down=0.0
+    )
+    train(config, tmp_path, device="cpu")
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    windows = [line for line in log[1:] if "pixel" in line]  # the first line is of a single step
+    assert len(windows) == 6
+    for name, share in {"pixel": 0.7, "raw": 0.7, "alpha": 0.7}.items():
+        assert windows[-1][name] < share * windows[0][name], name

@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior list": ("prior_list", "PriorList", "the priors on this machine"),
     "prior show": ("prior_show", "PriorShow", "one prior: sizes, hash, card"),
     "prior import": ("prior_import", "PriorImport", "bring your own EG3D checkpoint"),
-    "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads"),
+    "prior train": ("prior_train", "PriorTrain", "train a prior on synthetic heads or your dataset"),
     "prior publish": ("prior_publish", "PriorPublish", "a trained state to a prior"),
     "prior encoder": ("prior_encoder", "PriorEncoder", "train where a prior's inversion starts"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),

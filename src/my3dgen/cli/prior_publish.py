@@ -12,7 +12,8 @@ from my3dgen.cli.verb import Verb
 class PriorPublish(Verb):
     """Turn the state that `my3dgen prior train` left into a prior of this machine.
 
-    What it draws at random follows how the latents of training heads are spread.
+    What it draws at random follows how the latents of training heads are spread; a prior trained on pictures
+    keeps the mapping it has learned, and has no encoder.
     """
 
     state: Positional[Path]
@@ -27,13 +28,14 @@ class PriorPublish(Verb):
         from dataclasses import asdict
 
         from my3dgen.pretrain.publish import publish
-        from my3dgen.pretrain.state import describe
+        from my3dgen.pretrain.state import describe, kind_of
         from my3dgen.prior.store import check_new_name
 
         folder = check_new_name(self.name)
         _, progress = describe(self.state)
         counts = "".join(f"- {name}: {value}\n" for name, value in asdict(progress).items())
-        card = f"# {self.name}\n\nTrained on synthetic heads.\n\n{counts}"
+        what = {"heads": "synthetic heads", "pictures": "pictures with cameras"}[kind_of(self.state)]
+        card = f"# {self.name}\n\nTrained on {what}.\n\n{counts}"
         card = self.card.read_text() if self.card else card
         folder.parent.mkdir(parents=True, exist_ok=True)
         publish(self.state, folder, card)

@@ -53,7 +53,7 @@ def read_album(folder: str | os.PathLike, resolution: int | None = None) -> Albu
     Raises FileFormatError when something is missing, damaged or of another size than the rest.
     """
     folder = Path(folder)
-    labels = _labels(folder)
+    labels = read_labels(folder)
     images, masks = [], []
     size = resolution
     for name in labels:
@@ -185,16 +185,21 @@ def _parts(folder: Path) -> set[str]:
     return {"dataset.json", "report.json", SHEET, "masks"} | pictures
 
 
-def _labels(folder: Path) -> dict[str, list[float]]:
-    """name -> camera label of every picture, sorted by name."""
+def read_labels(folder: str | os.PathLike, remedy: str | None = None) -> dict[str, list[float]]:
+    """name -> camera label of every picture of an EG3D dataset folder, sorted by name.
+
+    Raises FileFormatError when a picture or dataset.json is missing or a label is no camera; `remedy` says
+    where such a folder comes from (default: how albums are made).
+    """
+    folder = Path(folder)
     path = folder / "dataset.json"
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise FileFormatError(f"{folder} {what}; make an album with: my3dgen faces PHOTOS -o ALBUM")
+        remedy = remedy or "make an album with: my3dgen faces PHOTOS -o ALBUM"
+        raise FileFormatError(f"{folder} {what}; {remedy}")
     if not path.is_file():
-        raise FileFormatError(
-            f"{folder} has no dataset.json; make an album with: my3dgen faces {folder} -o ALBUM"
-        )
+        remedy = remedy or f"make an album with: my3dgen faces {folder} -o ALBUM"
+        raise FileFormatError(f"{folder} has no dataset.json; {remedy}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         labels = dict(content["labels"])
@@ -203,11 +208,11 @@ def _labels(folder: Path) -> dict[str, list[float]]:
             f'{path} is not {{"labels": [[name, 25 numbers], ...]}}; make it anew'
         ) from error
     if not labels:
-        raise FileFormatError(f"{path} lists no pictures; make the album anew")
+        raise FileFormatError(f"{path} lists no pictures; {remedy or 'make the album anew'}")
     inside = folder.resolve()
     for name, label in labels.items():
         if not isinstance(name, str) or "\0" in name or not (folder / name).resolve().is_relative_to(inside):
-            raise FileFormatError(f"{path} names {name!r}, which is outside the album; remove that entry")
+            raise FileFormatError(f"{path} names {name!r}, which is outside the folder; remove that entry")
         if not (folder / name).is_file():
             raise FileFormatError(f"{path} names {name}, which does not exist; remove that entry")
         check_label(label, name)

@@ -1,13 +1,19 @@
 """Watching a training: figures as JSON lines, and a sheet to look at."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 from my3dgen.apps.sheet import sheet, to_image
-from my3dgen.cameras import camera_from_angles
+from my3dgen.cameras import camera_from_angles, frontal_camera
+from my3dgen.errors import UserError
 from my3dgen.evaluate.metrics import psnr
+from my3dgen.pretrain.folder import FolderPool
+from my3dgen.pretrain.gan import AdversarialNetworks
 from my3dgen.pretrain.networks import Networks
 from my3dgen.pretrain.pool import Pool, draw_cameras
 from my3dgen.progress import say
@@ -19,12 +25,20 @@ YAWS = (-0.785, 0.0, 0.785)
 
 
 class Log:
-    """Appends figures to a file and speaks them; does nothing when the path is None."""
+    """Appends figures to a file and speaks them; with `board`, a folder, also for TensorBoard.
 
-    def __init__(self, path: Path | None):
-        self.path = path
+    Does nothing when the path is None. Raises UserError when TensorBoard is asked for but not installed.
+    """
 
-    def write(self, figures: dict[str, float | int]) -> None:
+    def __init__(self, path: Path | None, board: Path | None = None):
+        self.path, self.board = path, None
+        if path is not None and board is not None:
+            check_tensorboard()
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(board))
+
+    def write(self, figures: Mapping[str, float | int]) -> None:
         """One JSON line; numbers are rounded to five significant digits."""
         if self.path is None:
             return
@@ -33,6 +47,33 @@ class Log:
         with self.path.open("a") as file:
             file.write(line + "\n")
         say(line)
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, int(figures.get("images", 0)))
+            self.board.flush()
+
+    def show(self, name: str, picture: Path, images: int) -> None:
+        """A picture file for TensorBoard, after training on `images`."""
+        if self.board is not None:
+            with Image.open(picture) as opened:
+                pixels = np.asarray(opened.convert("RGB"))
+            self.board.add_image(name, pixels, images, dataformats="HWC")
+            self.board.flush()
+
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
+        if self.board is not None:
+            self.board.close()
+
+
+def check_tensorboard() -> None:
+    """Raise UserError if TensorBoard's package is absent."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "--tensorboard: the package tensorboard is absent; install it with: pip install 'my3dgen[train]'"
+        ) from None
 
 
 @torch.no_grad()
@@ -71,3 +112,28 @@ def look(networks: Networks, pool: Pool, path: Path, count: int) -> dict[str, fl
     images = [to_image(image) for row in rows for image in row.cpu()]
     sheet(images, columns=count, row_titles=titles, cell=160).save(path)
     return figures
+
+
+@torch.no_grad()
+def look_at_draws(networks: AdversarialNetworks, pool: FolderPool, path: Path, count: int) -> None:
+    """A sheet of `count` pictures of the dataset, and of faces drawn from the prior, from three sides."""
+    device, generator = networks.device, networks.generator_average
+    config = networks.config
+    rng = torch.Generator().manual_seed(0)
+    real = pool.draw(count, rng if device.type == "cpu" else torch.Generator(device).manual_seed(0)).real
+    front = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
+    z = torch.randn(count, config.z_dim, generator=rng).to(device)
+    ws = generator.mapping(z, front.to(device).expand(count, -1), psi=0.7)
+    rows = [real]
+    for yaw in YAWS:
+        camera = camera_from_angles(
+            yaw, 0.0, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
+        )
+        drawn = generator.synthesis(ws, camera.to(device).expand(count, -1))
+        rows.append(drawn.image)
+        if yaw == 0:
+            rows.append(torch.nn.functional.interpolate(drawn.image_raw, size=real.shape[2:]))
+    titles = ["dataset", "draw -45", "draw 0", "raw 0", "draw 45"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [to_image(image) for row in rows for image in row.cpu()]
+    sheet(images, columns=count, row_titles=titles, cell=160).save(path)

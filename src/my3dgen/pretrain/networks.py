@@ -1,7 +1,7 @@
 """The networks that train together, their averages, and the two kinds of step."""
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from jaxtyping import Float
@@ -11,25 +11,18 @@ from my3dgen.config import PriorConfig
 from my3dgen.pretrain import objectives
 from my3dgen.pretrain.discriminator import Discriminator, DiscriminatorConfig
 from my3dgen.pretrain.gaussian import LatentGaussian, moments
+from my3dgen.pretrain.judging import Judging
 from my3dgen.pretrain.objectives import Weights
 from my3dgen.pretrain.pool import Batch
 from my3dgen.prior.encoder import Encoder, encoder_config
 from my3dgen.prior.generator import Generator, Rendered
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the discriminator learns from: real views and the generator's latest images."""
-
-    real: Float[Tensor, "batch 3 height width"]
-    real_camera: Float[Tensor, "batch 25"]
-    fake: Float[Tensor, "batch 3 height width"]
-    fake_raw: Float[Tensor, "batch 3 low low"]
-    fake_camera: Float[Tensor, "batch 25"]
-
-
 class Networks:
     """Generator, encoder and discriminator, running averages of the first two, and how latents are spread."""
+
+    kind = "heads"
+    """What they are trained on."""
 
     def __init__(self, config: PriorConfig, device: torch.device, seed: int):
         torch.manual_seed(seed)
@@ -55,6 +48,11 @@ class Networks:
             "generator_average": self.generator_average,
             "encoder_average": self.encoder_average,
         }
+
+    @property
+    def averages(self) -> dict[str, nn.Module]:
+        """The running averages, which a prior is made from, by the names of the networks."""
+        return {"generator": self.generator_average, "encoder": self.encoder_average}
 
     def average(self, decay: float) -> None:
         """Move the running averages by 1 - decay."""
@@ -90,11 +88,8 @@ def density_roughness(generator: Generator, planes: Tensor, points: int = 1000) 
     return (sigma[:, :points] - sigma[:, points:]).abs().mean()
 
 
-class Steps:
-    """Forward and backward of both sides. `dtype` is that of the convolutions.
-
-    With `taps` the discriminator sees images blurred by them (EG3D spec 4.2): write into them to fade.
-    """
+class Steps(Judging):
+    """Forward and backward of both sides."""
 
     def __init__(
         self,
@@ -105,12 +100,8 @@ class Steps:
         rng: torch.Generator,
         taps: Float[Tensor, " taps"] | None = None,
     ):
-        self.networks, self.perceptual, self.weights = networks, perceptual, weights
-        self.dtype, self.rng, self.taps = dtype, rng, taps
-
-    def _precision(self) -> torch.autocast:
-        device = self.networks.device.type
-        return torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        super().__init__(networks.discriminator, weights.r1, dtype, taps)
+        self.networks, self.perceptual, self.weights, self.rng = networks, perceptual, weights, rng
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
         return torch.stack([getattr(self.weights, name) * value for name, value in terms.items()]).sum()
@@ -134,7 +125,7 @@ class Steps:
             fresh = torch.randn(count - paired, seen.w.shape[1], device=ws.device)
             drawn = nets.latents.draw(fresh)[:, None].expand(-1, ws.shape[1], -1)
             ws, cameras = torch.cat([ws, drawn]), torch.cat([cameras, batch.real_camera[paired:]])
-        with self._precision():
+        with self.precision(nets.device):
             planes = generator.planes(ws, noise="none")
             rendered = generator.render(planes, cameras, ws, rng=self.rng)
             terms["smooth"] = density_roughness(generator, planes)
@@ -142,10 +133,10 @@ class Steps:
         terms |= objectives.reconstruction(
             again, target, batch.alpha[:paired], batch.depth[:paired], batch.weight[:paired]
         )
-        with self._precision():
+        with self.precision(nets.device):
             terms["perceptual"] = self.perceptual(again.image, target).mean()
         if adversarial:
-            image = self._seen(rendered.image)
+            image = self.seen(rendered.image)
             logits = nets.discriminator(image, rendered.image_raw, cameras, dtype=self.dtype)
             losses = objectives.generator_adversarial(logits)
             terms |= {"paired": losses[:paired].mean(), "unpaired": losses[paired:].mean()}
@@ -163,33 +154,4 @@ class Steps:
         self.networks.discriminator.requires_grad_(False)
         out = self._reconstruct(batch, adversarial=True)
         self.networks.discriminator.requires_grad_(True)
-        return out
-
-    def judge(self, judged: Judged) -> dict[str, Tensor]:
-        """The discriminator on real views and on the generator's latest images."""
-        return self._judge(judged, penalty=None)
-
-    def judge_with_penalty(self, judged: Judged, interval: int) -> dict[str, Tensor]:
-        """The same with the lazy gradient penalty, scaled by the interval at which it is applied."""
-        return self._judge(judged, penalty=interval)
-
-    def _seen(self, images: Tensor) -> Tensor:
-        """Images as the discriminator is shown them."""
-        return images if self.taps is None else objectives.blurred(images, self.taps)
-
-    def _judge(self, judged: Judged, penalty: int | None) -> dict[str, Tensor]:
-        discriminator, low = self.networks.discriminator, judged.fake_raw.shape[-1]
-        real_image, fake_image = self._seen(judged.real), self._seen(judged.fake)
-        real_raw = self._seen(objectives.downsample(judged.real, low))
-        real = discriminator(real_image, real_raw, judged.real_camera, dtype=self.dtype)
-        fake = discriminator(fake_image, judged.fake_raw, judged.fake_camera, dtype=self.dtype)
-        loss = objectives.discriminator_loss(real, fake)
-        out = {"discriminator": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()}
-        if penalty is not None:
-            r1 = objectives.gradient_penalty(
-                discriminator, real_image, real_raw, judged.real_camera, self.dtype
-            )
-            loss = loss + self.weights.r1 / 2 * penalty * r1
-            out["r1"] = r1.detach()
-        loss.backward()
         return out

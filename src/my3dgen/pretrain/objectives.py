@@ -91,7 +91,7 @@ def reconstruction(
         "raw": (rendered.image_raw - downsample(target, low)).abs().mean(),
         "gradient": gradient_distance(rendered.image, target, weight),
         "alpha": (rendered.opacity - coverage).abs().mean(),
-        "depth": (distance * inside).sum() / inside.sum().clamp_min(1),
+        "depth": ((distance * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)).mean(),
     }
 
 

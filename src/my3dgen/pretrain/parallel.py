@@ -63,6 +63,14 @@ def settle_gradients(parameters: Iterable[Tensor], ranks: Ranks, clip: float) ->
     return norm
 
 
+def mean_over(value: Float[Tensor, ""], ranks: Ranks) -> float:
+    """The mean of the processes' values."""
+    if ranks.size > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return float(value) / ranks.size
+
+
 def agree(value: float, ranks: Ranks) -> float:
     """The first process's value, for decisions all must share (such as when time is up)."""
     if ranks.size == 1:

@@ -4,7 +4,7 @@ A folder holds `generator.safetensors` and `encoder.safetensors` (running averag
 `discriminator.safetensors` (int8), `latents.safetensors` (mean and covariance) and `training.json`; with
 `full=True` also `full.safetensors` (all weights and optimiser moments, fp32). Resuming without the full
 file restarts the optimisers, which then warm up. What a folder lacks of generator and encoder is taken
-from a published prior.
+from a published prior. A state of training on pictures has neither encoder nor latents.
 """
 
 import json
@@ -24,12 +24,16 @@ from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.int8 import from_int8, to_int8
+from my3dgen.pretrain.gan import AdversarialNetworks
 from my3dgen.pretrain.networks import Networks
 from my3dgen.prior.generator import Generator
 from my3dgen.tensor_file import write_tensors, write_text
 
 DESCRIPTION, FULL, LATENTS = "training.json", "full.safetensors", "latents.safetensors"
 REMEDY = "restore it from a copy or train again"
+KINDS = {"heads": "synthetic heads; leave out --data", "pictures": "a folder of pictures; give it as --data"}
+"""What a state may have been trained on, and how to go on with it."""
+Trainees = Networks | AdversarialNetworks
 
 
 @dataclass
@@ -56,14 +60,15 @@ def half(module: nn.Module) -> dict[str, Tensor]:
 
 
 def save(
-    folder: Path, networks: Networks, progress: Progress, optimizers: dict[str, Optimizer], *, full: bool
+    folder: Path, networks: Trainees, progress: Progress, optimizers: dict[str, Optimizer], *, full: bool
 ) -> None:
     """Write the state; each file is complete or absent."""
-    write_tensors(folder / "generator.safetensors", half(networks.generator_average), {})
-    write_tensors(folder / "encoder.safetensors", half(networks.encoder_average), {})
+    for name, network in networks.averages.items():
+        write_tensors(folder / f"{name}.safetensors", half(network), {})
     write_tensors(folder / "discriminator.safetensors", to_int8(networks.discriminator.state_dict()), {})
-    spread = {"mean": networks.latents.mean, "covariance": networks.latents.covariance}
-    write_tensors(folder / LATENTS, spread, {})
+    if networks.latents is not None:
+        spread = {"mean": networks.latents.mean, "covariance": networks.latents.covariance}
+        write_tensors(folder / LATENTS, spread, {})
     if full:
         tensors = {
             f"{name}/{key}": value
@@ -73,7 +78,11 @@ def save(
         for name, optimizer in optimizers.items():
             tensors |= {_place(name) + k: v for k, v in optimizer_tensors(optimizer).items()}
         write_tensors(folder / FULL, tensors, {})
-    described = {"config": networks.config.to_dict(), "progress": asdict(progress)}
+    described = {
+        "kind": networks.kind,
+        "config": networks.config.to_dict(),
+        "progress": asdict(progress),
+    }
     write_text(folder / DESCRIPTION, json.dumps(described, indent=1))
 
 
@@ -82,15 +91,31 @@ def describe(folder: Path) -> tuple[PriorConfig, Progress]:
 
     Raises UserError if the folder holds no state, FileFormatError if its description is damaged.
     """
+    return _read(folder)[1:]
+
+
+def kind_of(folder: Path) -> str:
+    """What a state was trained on: "heads" or "pictures". Raises as `describe`."""
+    return _read(folder)[0]
+
+
+def check_kind(folder: Path, wanted: str) -> None:
+    """Raise UserError if a state was trained on something else than `wanted`."""
+    if (kind := kind_of(folder)) != wanted:
+        raise UserError(f"{folder}: was trained on {KINDS[kind]}, or choose another --out")
+
+
+def _read(folder: Path) -> tuple[str, PriorConfig, Progress]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise UserError(f"{folder}: holds no training state; give the --out of my3dgen prior train")
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
         config, counts = described["config"], described["progress"]
-        if not all(type(count) in (int, float) for count in counts.values()):
+        kind = described.get("kind", "heads")
+        if not all(type(count) in (int, float) for count in counts.values()) or kind not in KINDS:
             raise ValueError
-        return PriorConfig.from_dict(config), Progress(**counts)
+        return kind, PriorConfig.from_dict(config), Progress(**counts)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -116,18 +141,19 @@ def put(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load(
-    folder: Path, networks: Networks, optimizers: dict[str, Optimizer], prior: Path | None = None
+    folder: Path, networks: Trainees, optimizers: dict[str, Optimizer], prior: Path | None = None
 ) -> tuple[Progress, bool]:
     """Restore what the folder holds; the flag tells whether the optimisers' moments came too.
 
     A generator or encoder that the folder lacks comes from `prior`, a prior's folder, and so does the
     Gaussian of latents, from its mapping; what neither has starts anew. Raises FileFormatError for another
-    configuration.
+    configuration, UserError for a state of the other kind.
     """
+    check_kind(folder, networks.kind)
     config, progress = describe(folder)
     if config != networks.config:
         raise FileFormatError(f"{folder}: training state of another configuration; choose its preset")
-    if (folder / LATENTS).exists():
+    if networks.latents is not None and (folder / LATENTS).exists():
         networks.latents.set(*read_latents(folder, config.w_dim))
     if (folder / FULL).exists():
         tensors = read_weights(folder / FULL, str(networks.device))
@@ -136,17 +162,14 @@ def load(
         for name, optimizer in optimizers.items():
             restore_optimizer(optimizer, _under(_place(name), tensors))
         return progress, True
-    for name, modules in {
-        "generator": (networks.generator, networks.generator_average),
-        "encoder": (networks.encoder, networks.encoder_average),
-        "discriminator": (networks.discriminator,),
-    }.items():
+    for name in (*networks.averages, "discriminator"):
+        modules = [networks.all[name], *([networks.averages[name]] if name in networks.averages else [])]
         places = [place / f"{name}.safetensors" for place in (folder, prior) if place is not None]
         if path := next((place for place in places if place.exists()), None):
             tensors = from_int8(read_weights(path))
             for module in modules:
                 put(module, tensors, path)
-            if name == "generator" and not (folder / LATENTS).exists():
+            if name == "generator" and networks.latents and not (folder / LATENTS).exists():
                 latents = draw_latents(networks.generator)
                 networks.latents.set(latents.mean(0), torch.cov(latents.T))
     return progress, False
