@@ -64,8 +64,12 @@ class Encoding:
     """Latents in W+: `w` and an offset for every layer."""
     pose: Float[Tensor, "batch 6"]
     """Yaw, pitch, roll, zoom and shift in `POSE_UNITS`."""
-    camera: Float[Tensor, "batch 25"]
-    """The same as an EG3D label."""
+    config: EncoderConfig
+
+    @property
+    def camera(self) -> Float[Tensor, "batch 25"]:
+        """The pose as an EG3D label."""
+        return camera_of_pose(self.pose, self.config)
 
 
 class Residual(nn.Module):
@@ -125,7 +129,7 @@ class Encoder(nn.Module):
         w, pose = self.head(features), self.pose(features)
         offsets = self.offsets(F.silu(self.squeeze(features)))
         ws = w[:, None] + offsets.view(len(w), self.config.num_ws, self.config.w_dim)
-        return Encoding(w, ws, pose, camera_of_pose(pose, self.config))
+        return Encoding(w, ws, pose, self.config)
 
     def _features(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         device, side = images.device.type, self.config.img_resolution
