@@ -68,7 +68,9 @@ def train(
     ranks = join(device)
     stopper = Stopper()
     try:
-        return _Run(config, folder, ranks, stopper, source, prior).go()
+        figures = _Run(config, folder, ranks, stopper, source, prior).go()
+        agree(0.0, ranks)  # nobody leaves while another still works
+        return figures
     finally:
         stopper.restore()
         leave()
