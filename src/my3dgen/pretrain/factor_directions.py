@@ -20,20 +20,20 @@ from my3dgen.synthetic.factors import TRAIN_SEEDS, sample_factors, with_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 
-KNOWN: Mapping[str, tuple[str, str, float]] = {
-    "smile": ("expression", "smile", 1.0),
-    "jaw_open": ("expression", "jaw", 1.0),
-    "brows_up": ("expression", "brows", 1.0),
-    "blink": ("expression", "lids", 1.0),
-    "brightness": ("light", "exposure", 1.0),
-    "age": ("macro", "age", 1.0),
-    "masculine": ("macro", "sex", 1.0),
-    "weight": ("macro", "weight", 1.0),
-    "beard": ("beard", "amount", 1.0),
-    "hair_length": ("hair", "length", 1.0),
-    "skin_tone": ("skin", "melanin", 1.0),
+KNOWN: Mapping[str, tuple[str, str]] = {
+    "smile": ("expression", "smile"),
+    "jaw_open": ("expression", "jaw"),
+    "brows_up": ("expression", "brows"),
+    "blink": ("expression", "lids"),
+    "brightness": ("light", "exposure"),
+    "age": ("macro", "age"),
+    "masculine": ("macro", "sex"),
+    "weight": ("macro", "weight"),
+    "beard": ("beard", "amount"),
+    "hair_length": ("hair", "length"),
+    "skin_tone": ("skin", "melanin"),
 }
-"""Direction -> block and name of the factor behind it, and the sign that raises it."""
+"""Direction -> block and name of the factor that raises it."""
 SPAN = 1.0
 """Factors are moved this far to either side, standard deviations."""
 FIRST_SEED = 900_000_000
@@ -48,14 +48,14 @@ def encode_pairs(
 
     Heads look into the camera within 0.2 rad; they are drawn from training seeds.
     """
-    block, factor, sign = KNOWN[name]
+    block, factor = KNOWN[name]
     device = next(encoder.parameters()).device
     found = []
     for start in track(range(0, heads, batch), f"rendering {name}"):
         count = min(batch, heads - start)
         first = TRAIN_SEEDS.start + first_seed + start
         factors = sample_factors(range(first, first + count), device)
-        both = [with_factors(factors, block, **{factor: side * sign * SPAN}) for side in (-1, 1)]
+        both = [with_factors(factors, block, **{factor: side * SPAN}) for side in (-1, 1)]
         yaw = torch.linspace(-0.2, 0.2, count, device=device)
         cameras = camera_from_angles(yaw, 0.0)[:, None]
         latents = []

@@ -1,6 +1,7 @@
 """Several processes, one model: start, seed and average (torchrun sets the environment)."""
 
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
+
+LETTING_GO = 0.5
+"""Seconds that threads get to let go of what was exchanged last, far more than it takes on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,13 @@ def join(device: str | None = None) -> Ranks:
 
 
 def leave() -> None:
-    """Leave the group, if there is one."""
+    """Leave the group, if there is one.
+
+    Gloo's threads outlive the group. One that still lets go of the last exchange's tensors when the
+    interpreter ends aborts the process, so it gets a moment, with Python's lock free, to do that.
+    """
     if dist.is_initialized():
+        time.sleep(LETTING_GO)
         dist.destroy_process_group()
 
 

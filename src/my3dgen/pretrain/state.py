@@ -19,14 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from my3dgen.cameras import camera_from_angles
 from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.int8 import from_int8, to_int8
 from my3dgen.pretrain.gan import AdversarialNetworks
 from my3dgen.pretrain.networks import Networks
-from my3dgen.prior.generator import Generator
+from my3dgen.prior.directions import draw_latents
 from my3dgen.tensor_file import write_tensors, write_text
 
 DESCRIPTION, FULL, LATENTS = "training.json", "full.safetensors", "latents.safetensors"
@@ -170,7 +169,7 @@ def load(
             for module in modules:
                 put(module, tensors, path)
             if name == "generator" and networks.latents and not (folder / LATENTS).exists():
-                latents = draw_latents(networks.generator)
+                latents = draw_latents(networks.generator, 20_000)
                 networks.latents.set(latents.mean(0), torch.cov(latents.T))
     return progress, False
 
@@ -183,15 +182,6 @@ def read_latents(folder: Path, width: int) -> tuple[Float[Tensor, " w_dim"], Flo
     if mean is None or covariance is None or (*mean.shape, *covariance.shape) != (width,) * 3:
         raise FileFormatError(f"{path}: holds no mean and covariance of {width} numbers; {REMEDY}")
     return mean, covariance
-
-
-@torch.no_grad()
-def draw_latents(generator: Generator, count: int = 20_000) -> Float[Tensor, "count w_dim"]:
-    """Latents that a prior's mapping gives, seen from the front."""
-    z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
-    z = z.to(generator.w_avg.device)
-    front = camera_from_angles(0.0, 0.0).to(z)
-    return torch.cat([generator.mapping(some, front.expand(len(some), -1))[:, 0] for some in z.split(4000)])
 
 
 def _place(optimizer: str) -> str:
