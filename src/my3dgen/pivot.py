@@ -1,20 +1,25 @@
-"""Pivotal tuning: bend a person's adapter around one photo, its latent being the pivot (EG3D spec 5.7).
+"""Pivotal tuning: bend a person's adapter, or all of a prior, around one photo, its latent being the pivot
+(EG3D spec 5.7).
 
 The photo is then matched more closely than any point of alpha-space can, at some cost from other
-sides. The result is an adapter of its own; the person's is not touched.
+sides. The result is an adapter or a generator of its own; the person's, or the prior's, is not touched.
 """
 
+import copy
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint
 from my3dgen.faces.album import Album
-from my3dgen.invert import Placed
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
-from my3dgen.personalize import Quality
+from my3dgen.personalize import TUNED_IN_FULL, Quality
+from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.targets import targets_of
 from my3dgen.tune import TuneConfig, tune
@@ -26,11 +31,26 @@ QUALITIES: dict[Quality, TuneConfig] = {
 }
 
 
+@runtime_checkable
+class Pivots(Protocol):
+    """Inverted photos: `Anchors`, what `place` found, and the like."""
+
+    @property
+    def ws(self) -> Float[Tensor, "photos num_ws w_dim"]:
+        """Latents, which stay."""
+        ...
+
+    @property
+    def cameras(self) -> Float[Tensor, "photos 25"]:
+        """Cameras, which stay, too."""
+        ...
+
+
 def tune_on_photo(
     prior: Prior,
     adapter: Adapter,
     album: Album,
-    placed: Placed | Anchors,
+    placed: Pivots,
     index: int,
     config: TuneConfig = QUALITIES["standard"],
 ) -> Adapter:
@@ -38,14 +58,43 @@ def tune_on_photo(
 
     Raises UserError when training diverges.
     """
-    device = prior.generator.w_avg.device
+    own = adapter.to(prior.generator.w_avg.device).detached().requires_grad_()
+    _tune(prior, prior.generator, own, own.tensors, album, placed, index, config)
+    with torch.no_grad():
+        return own.detached().to("cpu")
+
+
+def tune_all_on_photo(
+    prior: Prior, album: Album, placed: Pivots, index: int, config: TuneConfig
+) -> Generator:
+    """A copy of the prior's generator, all weights but the mapping's trained on photo `index`.
+
+    Arguments and errors as `tune_on_photo`. The rate of an adapter is too high for this.
+    """
+    generator = copy.deepcopy(prior.generator)
+    leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
+    _tune(prior, generator, None, leaves, album, placed, index, config)
+    return generator.requires_grad_(False)
+
+
+def _tune(
+    prior: Prior,
+    generator: Generator,
+    adapter: Adapter | None,
+    leaves: Mapping[str, Tensor],
+    album: Album,
+    placed: Pivots,
+    index: int,
+    config: TuneConfig,
+) -> None:
+    """Train the leaves in place."""
+    device = generator.w_avg.device
     targets = replace(targets_of(album, prior.config, device), cameras=placed.cameras.to(device), cache={})
-    own = adapter.to(device).detached().requires_grad_()
     pivot = placed.ws[index : index + 1].to(device)
     tune(
-        prior.generator,
-        own,
-        own.tensors,
+        generator,
+        adapter,
+        leaves,
         targets.only(index),
         lambda numbers: pivot.expand(len(numbers), -1, -1),
         config,
@@ -53,5 +102,3 @@ def tune_on_photo(
         belongs=fingerprint("pivot"),
         description="tuning on the photo",
     )
-    with torch.no_grad():
-        return own.detached().to("cpu")

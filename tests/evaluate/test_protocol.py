@@ -75,7 +75,8 @@ def test_every_method_spends_the_same_steps_on_a_photo(
 
     monkeypatch.setattr(invert_module, "fit", fit)
     album = select(photos, photos.names[:count])
-    for method in (prior_alone(tiny_prior, quality), personalised(tiny_prior, person, quality)):
+    config = QUALITIES[quality]
+    for method in (prior_alone(tiny_prior, config), personalised(tiny_prior, person, config)):
         spent.append([])
         method.invert(album, True)
     assert len(spent) == 2 and spent[0] == spent[1] and min(spent[0]) > 0
@@ -96,7 +97,7 @@ def test_a_fully_tuned_generator_is_drawn_as_it_is(tiny_prior, truth, photos):
     tuned = copy.deepcopy(tiny_prior.generator)
     with torch.no_grad():
         tuned.superresolution.block1.torgb.bias += 0.3
-    method = tuned_in_full(tiny_prior, tuned, truth, "draft")
+    method = tuned_in_full(tiny_prior, tuned, truth, QUALITIES["draft"])
     assert method.name == "full"
     images = reproduce(method.generator, method.adapter, truth.ws, truth.cameras)
     with torch.no_grad():

@@ -29,13 +29,15 @@ from my3dgen.evaluate.making import (
     render_truth,
     to_album,
 )
-from my3dgen.evaluate.methods import Method, Quality, personalised, prior_alone, tuned_in_full
+from my3dgen.evaluate.methods import Method, personalised, prior_alone, tuned_in_full
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK, load_judge, mean_score
 from my3dgen.evaluate.notes import notes_on
 from my3dgen.evaluate.protocol import Reproduction, held_out, novel_views, select
 from my3dgen.evaluate.report import write_page
 from my3dgen.evaluate.stages import Stages, fingerprint, write_json
 from my3dgen.faces.album import Album, read_album
+from my3dgen.invert import QUALITIES as INVERSIONS
+from my3dgen.invert import Quality
 from my3dgen.person import Person
 from my3dgen.prior.store import Prior, load_prior, read_sums
 from my3dgen.synthetic.album import read_truth
@@ -101,11 +103,12 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     stages.run("personalize", quality, lambda: learn_person(lesson, file), ("anchors",))
     person = Person.load(file, prior)
 
-    methods = [prior_alone(prior, quality), personalised(prior, person, quality)]
+    inverting = INVERSIONS[quality]
+    methods = [prior_alone(prior, inverting), personalised(prior, person, inverting)]
     if config.compare:
         full = out / "full.safetensors"
         stages.run("tune all", quality, lambda: learn_in_full(lesson, full), ("anchors",))
-        methods.append(tuned_in_full(prior, read_generator(prior, full), person.anchors, quality))
+        methods.append(tuned_in_full(prior, read_generator(prior, full), person.anchors, inverting))
     scores = {method.name: examine(method, test, views, out, stages, quality) for method in methods}
 
     pictures = stages.run(

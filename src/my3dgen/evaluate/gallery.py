@@ -17,10 +17,10 @@ from my3dgen.apps.sample import sample
 from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.apps.video import write_animation
 from my3dgen.cameras import angles_from_camera
-from my3dgen.evaluate.methods import Quality
 from my3dgen.evaluate.protocol import reproduce, select
 from my3dgen.evaluate.report import TITLES
 from my3dgen.faces.album import Album
+from my3dgen.invert import Quality
 from my3dgen.person import Person
 from my3dgen.prior.store import Prior
 from my3dgen.progress import track
@@ -125,7 +125,7 @@ def turning(prior: Prior, person: Person, folder: Path, frames: int) -> dict[str
 
 def between(prior: Prior, person: Person, folder: Path, start: int, end: int, steps: int) -> dict[str, str]:
     """The way from one anchor to another, appearance and camera together."""
-    made = [step.image for step in interpolate(prior, person, start=start, end=end, steps=steps)]
+    made = [step.image for step in interpolate(prior, person, anchors=(start, end), steps=steps)]
     grid = sheet(made, columns=steps, cell=CELL)
     return {"interpolation": save_image(grid, folder / "interpolation.png").name}
 

@@ -12,11 +12,10 @@ from my3dgen.apps.album import album_of
 from my3dgen.apps.sheet import save_image
 from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.evaluate.methods import Quality
 from my3dgen.evaluate.protocol import photograph
 from my3dgen.faces.album import Album
 from my3dgen.invert import QUALITIES as INVERSIONS
-from my3dgen.invert import invert
+from my3dgen.invert import Quality, invert
 from my3dgen.personalize import FULL_RATE, finetune, personalize
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator

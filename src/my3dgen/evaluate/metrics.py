@@ -1,9 +1,10 @@
 """What a rendered picture is scored by, against the true picture of the same view.
 
-Three figures, none of them minimised directly by training with the networks named here:
+Four figures, none of them minimised directly by training with the networks named here:
 
 - `psnr`: over the head's own pixels. A white background is easy to hit and would raise it, so it is
   left out; `psnr_image` is the customary figure over the whole picture.
+- `ssim`: structural similarity (Wang et al. 2004) over the head's own pixels; 1 is equal.
 - `perceptual`: distance of channel-normalised features of a network that no loss uses; 0 is equal.
 - `identity`: nearness of face embeddings of a network that no loss uses (`my3dgen.identity.similarity`);
   1 is the same picture, 0.5 that network's limit for photos of one person.
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,6 +27,10 @@ from my3dgen.perceptual import load_perceptual
 PERCEPTUAL_NETWORK = "lite0-feat"
 IDENTITY_NETWORK = "dlib"
 LOWER_IS_BETTER = frozenset({"perceptual"})
+WINDOW, SIGMA = 11, 1.5
+"""Pixels and spread of SSIM's Gaussian window."""
+STABILISERS = (0.01**2, 0.03**2)
+"""SSIM's constants for values in [0, 1]."""
 
 Images = Float[Tensor, "batch 3 height width"]
 Masks = Float[Tensor, "batch 1 height width"]
@@ -42,6 +48,8 @@ class Score:
     """Feature distance; lower is nearer."""
     identity: float
     """Nearness of face embeddings, at most 1; higher is nearer."""
+    ssim: float
+    """Structural similarity over the head's pixels, at most 1; higher is nearer."""
 
     def as_dict(self) -> dict[str, float]:
         """The figures by name, rounded to what they can carry."""
@@ -69,6 +77,32 @@ def psnr(images: Images, truth: Images, masks: Masks | None = None) -> Float[Ten
     return -10 * torch.log10((mse / 4).clamp_min(1e-10))
 
 
+def ssim(images: Images, truth: Images, masks: Masks | None = None) -> Float[Tensor, " batch"]:
+    """Structural similarity of pictures in [-1, 1], the mean of their channels, one figure a picture.
+
+    Windows are Gaussian and reach over the border by reflection, so sides are above 5 pixels. `masks` in
+    [0, 1] weigh the pixels that count.
+    """
+    x, y = (images.clamp(-1, 1) + 1) / 2, (truth + 1) / 2
+    steps = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
+    window = torch.exp(-steps.square() / (2 * SIGMA**2))
+    kernel = torch.outer(window, window) / window.sum().square()
+
+    def blurred(values: Tensor) -> Tensor:
+        padded = F.pad(values, [WINDOW // 2] * 4, mode="reflect")
+        return F.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    variances = blurred(x * x) - mean_x.square() + blurred(y * y) - mean_y.square()
+    covariance = blurred(x * y) - mean_x * mean_y
+    c1, c2 = STABILISERS
+    alike = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    alike = alike / ((mean_x.square() + mean_y.square() + c1) * (variances + c2))
+    alike = alike.mean(1, keepdim=True)
+    weight = torch.ones_like(alike) if masks is None else masks
+    return (alike * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1e-8)
+
+
 @dataclass(frozen=True)
 class Judge:
     """The two metric networks, loaded once (`load_judge`)."""
@@ -86,7 +120,7 @@ class Judge:
     ) -> list[Score]:
         """Score each picture against the truth seen by the same camera.
 
-        `masks` mark the head and count for `psnr` alone; the networks see the whole pictures.
+        `masks` mark the head and count for `psnr` and `ssim`; the networks see the whole pictures.
         """
         images = images.clamp(-1, 1)
         columns = (
@@ -94,6 +128,7 @@ class Judge:
             psnr(images, truth),
             self.perceptual(images, truth),
             similarity(self.embed(images, cameras), self.embed(truth, cameras)),
+            ssim(images, truth, masks),
         )
         return [Score(*row) for row in torch.stack([c.float() for c in columns], dim=1).tolist()]
 

@@ -21,14 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from my3dgen.cameras import FOCAL, camera_from_angles
-from my3dgen.evaluate.methods import Method
+from my3dgen.evaluate.methods import Found, Method
 from my3dgen.evaluate.metrics import Images, Judge, Score
 from my3dgen.faces.album import Album
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
 from my3dgen.synthetic.album import Truth
 from my3dgen.synthetic.render import render_views
-from my3dgen.synthetic.scene import build_scenes
+from my3dgen.synthetic.scene import Scenes, build_scenes
 from my3dgen.targets import targets_of
 
 WIDER = 1.5  # sides of the crop that a true view shows
@@ -40,6 +40,16 @@ class Reproduction:
 
     images: Images
     scores: list[Score]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen(Reproduction):
+    """One latent from several sides, with its shape."""
+
+    depth: Float[Tensor, "batch r r"]
+    """Distances along the rays, world units."""
+    opacity: Float[Tensor, "batch r r"]
+    """Share of light that the rays lose to the head, in [0, 1]."""
 
 
 def select(album: Album, names: Sequence[str]) -> Album:
@@ -68,31 +78,63 @@ def reproduce(
     return torch.cat(made).clamp(-1, 1)
 
 
+def found_pictures(method: Method, found: Found) -> Images:
+    """The photos as a method found them, each by its own camera."""
+    device = method.generator.w_avg.device
+    ws, cameras = found.ws.to(device), found.cameras.to(device)
+    if found.generators is None:
+        return reproduce(method.generator, method.adapter, ws, cameras)
+    each = zip(found.generators, ws.split(1), cameras.split(1), strict=True)
+    return torch.cat([reproduce(own, method.adapter, w, camera) for own, w, camera in each])
+
+
 def held_out(method: Method, album: Album, judge: Judge) -> Reproduction:
     """Question 1, for photos the method never saw."""
-    found, wanted = method.invert(album, True), targets_of(album, method.generator.config)
-    images = reproduce(method.generator, method.adapter, found.ws, found.cameras)
-    return Reproduction(images, judge.score(images, wanted.images, wanted.masks, found.cameras))
+    device = method.generator.w_avg.device
+    found, wanted = method.invert(album, True), targets_of(album, method.generator.config, device)
+    images = found_pictures(method, found)
+    return Reproduction(images, judge.score(images, wanted.images, wanted.masks, found.cameras.to(device)))
 
 
-def novel_views(method: Method, views: Album, source: int, judge: Judge) -> Reproduction:
+@torch.no_grad()
+def novel_views(method: Method, views: Album, source: int, judge: Judge) -> Seen:
     """Question 2: invert the view at place `source`, render all. Means should leave the source out."""
-    wanted = targets_of(views, method.generator.config)
+    device = method.generator.w_avg.device
+    wanted = targets_of(views, method.generator.config, device)
     # a correction of this one camera would turn the head against the truth in all other views
-    found = method.invert(select(views, [views.names[source]]), False)
-    ws = found.ws.expand(len(wanted), -1, -1)
-    images = reproduce(method.generator, method.adapter, ws, wanted.cameras)
-    return Reproduction(images, judge.score(images, wanted.images, wanted.masks, wanted.cameras))
+    with torch.enable_grad():
+        found = method.invert(select(views, [views.names[source]]), False)
+    generator = method.generator if found.generators is None else found.generators[0]
+    ws = found.ws.to(device)
+    planes = generator.planes(ws, method.adapter)
+    made = [generator.render(planes, camera, ws, method.adapter) for camera in wanted.cameras.split(1)]
+    images = torch.cat([one.image for one in made]).clamp(-1, 1)
+    depth, opacity = (torch.cat([getattr(one, name)[:, 0] for one in made]) for name in ("depth", "opacity"))
+    scores = judge.score(images, wanted.images, wanted.masks, wanted.cameras)
+    return Seen(images, scores, depth, opacity)
 
 
-def photograph(truth: Truth, photo: str, yaws: Sequence[int], size: int) -> list[Image.Image]:
+def photograph(
+    truth: Truth, photo: str, yaws: Sequence[int], size: int, device: torch.device | str = "cpu"
+) -> list[Image.Image]:
     """The person of a synthetic album in a photo's expression and light, from every yaw (degrees).
 
     The pictures show more than a crop of `size` pixels needs, at its scale.
     """
+    scenes = scene_of(truth, photo, device)
+    views = [render_views(scenes, camera[None, None], round(size * WIDER)) for camera in wide_cameras(yaws)]
+    return [Image.fromarray(view.rgb[0, 0].permute(1, 2, 0).cpu().numpy()) for view in views]
+
+
+def scene_of(truth: Truth, photo: str, device: torch.device | str = "cpu") -> Scenes:
+    """The person as in a photo. Raises KeyError for a photo that is not there."""
     shown = tuple(entry for entry in truth.photos if entry.name == photo)
-    scenes = build_scenes(truth.factors(shown), "cpu")
+    if not shown:
+        raise KeyError(photo)
+    return build_scenes(truth.factors(shown).to(device), device)
+
+
+def wide_cameras(yaws: Sequence[int]) -> Float[Tensor, "views 25"]:
+    """Cameras at yaws in degrees that see `WIDER` than a crop."""
     angles = torch.tensor([math.radians(yaw) for yaw in yaws])
-    cameras = camera_from_angles(angles, 0.0, focal=FOCAL / WIDER)
-    views = [render_views(scenes, camera[None, None], round(size * WIDER)) for camera in cameras]
-    return [Image.fromarray(view.rgb[0, 0].permute(1, 2, 0).numpy()) for view in views]
+    return camera_from_angles(angles, 0.0, focal=FOCAL / WIDER)

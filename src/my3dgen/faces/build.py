@@ -15,7 +15,7 @@ from torch import Tensor
 from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import PhotoError
 from my3dgen.faces.album import AlbumWriter
-from my3dgen.faces.align import cut, face_square, into_square, outside
+from my3dgen.faces.align import Square, cut, face_square, into_square, outside
 from my3dgen.faces.blendshapes import blendshapes
 from my3dgen.faces.canonical import World
 from my3dgen.faces.detect import detect
@@ -55,6 +55,8 @@ class Portrait:
     """Eye corners and nose in [0, 1] of the crop, for `my3dgen.identity`."""
     measures: Measures
     notes: list[str]
+    square: Square
+    """Where in the photo the crop was cut."""
 
 
 @torch.no_grad()
@@ -99,7 +101,7 @@ def portrait(
     mask = Image.fromarray(np.minimum(levels, np.asarray(inside)))
     if background == "white":
         crop = Image.composite(crop, Image.new("RGB", crop.size, "white"), mask)
-    return Portrait(crop, mask, pose.camera, seen[list(DLIB_FIVE)], found, notes(found, resolution))
+    return Portrait(crop, mask, pose.camera, seen[list(DLIB_FIVE)], found, notes(found, resolution), square)
 
 
 @dataclass(frozen=True)
