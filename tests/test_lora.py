@@ -41,9 +41,9 @@ def _cameras() -> Tensor:
     return camera_from_angles(torch.tensor([0.0, 0.3, -0.5]), 0.1)
 
 
-def _person(generator: Generator, seed: int, rank: int = 1, alpha: float = 1.0) -> Adapter:
-    """An adapter that changes everything a little."""
-    adapter = lora.new_adapter(generator, rank, alpha, _seeded(seed)).requires_grad_(False)
+def _person(generator: Generator, seed: int, rank: int = 1, alpha: float = 1.0, **chosen) -> Adapter:
+    """An adapter that changes everything chosen a little."""
+    adapter = lora.new_adapter(generator, rank, alpha, _seeded(seed), **chosen).requires_grad_(False)
     for name, tensor in adapter.tensors.items():
         if not name.endswith(".lora_A"):
             tensor += 0.3 * torch.randn(tensor.shape, generator=_seeded(seed + 100))
@@ -111,6 +111,63 @@ def test_merged_equals_passed(generator: Generator, latents: Tensor, rank: int, 
     back = lora.unmerge(merged, person)
     for one, other in zip(back.parameters(), generator.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_every_group_of_layers_has_a_rank_of_its_own(ffhq: Generator) -> None:
+    """The numbers of EG3D spec 5.4, group by group."""
+    ones = {"backbone": 171_648, "superresolution": 20_448, "affine": 23_072, "torgb": 4_006}
+    others = {"const": 8_192, "bias": 6_144 + 9_760 + 678, "noise": 17}
+
+    def count(**choice) -> int:
+        shapes = lora.adapter_shapes(ffhq, 1, **choice)
+        return sum(torch.Size(shape).numel() for shape in shapes.values())
+
+    for group, size in ones.items():
+        assert count(ranks={group: 3}) - count() == 2 * size
+        assert count() - count(ranks={group: 0}) == size
+    for extra, size in others.items():
+        assert count(extras=(extra,), ranks=dict.fromkeys(ones, 0)) == size
+    wider = lora.adapter_shapes(ffhq, 1, ranks={"backbone": 0, "b64": 2})
+    convolutions = [n for n in wider if n.endswith("lora_A") and "backbone" in n and "conv" in n]
+    assert [n for n in convolutions if "affine" not in n] == [
+        f"backbone.synthesis.b64.conv{i}.weight.lora_A" for i in (0, 1)
+    ]
+
+
+def test_each_layer_is_scaled_by_its_own_rank(generator: Generator) -> None:
+    """Twice the components, each half as strong: two copies of a change are that change."""
+    one, two = _person(generator, 1, 1, 3.0), _person(generator, 2, 1, 3.0)
+    for name in ("backbone.synthesis.b8.conv0.weight", "backbone.synthesis.b8.conv0.affine.weight"):
+        for end, axis in (("lora_A", 0), ("lora_B", 1)):
+            factor = one.tensors[f"{name}.{end}"]
+            two.tensors[f"{name}.{end}"] = torch.cat([factor, factor], axis)
+        assert (two.scale(name), one.scale(name), two.ranks[name]) == (1.5, 3.0, 2)
+        weights = [lora.merge(generator, adapter).get_parameter(name) for adapter in (one, two)]
+        torch.testing.assert_close(weights[0], weights[1])
+    assert (two.rank, one.rank) == (2, 1)
+
+
+def test_nothing_to_train_is_refused(generator: Generator) -> None:
+    none = dict.fromkeys(("backbone", "superresolution", "affine", "torgb"), 0)
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        lora.new_adapter(generator, 1, 1.0, ranks=none, extras=())
+    assert lora.new_adapter(generator, 1, 1.0, ranks=none).rank == 0
+    with pytest.raises(ValueError, match="'torgb' is outside 0 to 64"):
+        lora.new_adapter(generator, 1, 1.0, ranks={"torgb": 65})
+
+
+def test_people_with_different_layers_share_a_batch(generator: Generator, latents: Tensor) -> None:
+    people = [
+        _person(generator, 1),
+        _person(generator, 2, 2, 5.0, ranks={"affine": 0, "b16": 1}, extras=()),
+        _person(generator, 3, 1, 1.0, ranks={"torgb": 4, "superresolution": 0}, extras=("bias",)),
+    ]
+    stacked = lora.stack(people)
+    lora.check_adapter(generator, stacked)
+    together = generator.synthesis(latents, _cameras(), stacked)
+    for i, person in enumerate(people):
+        alone = generator.synthesis(latents[i : i + 1], _cameras()[i : i + 1], person)
+        torch.testing.assert_close(together.image[i], alone.image[0], atol=2e-5, rtol=0)
 
 
 def test_different_people_share_a_batch(generator: Generator, latents: Tensor) -> None:

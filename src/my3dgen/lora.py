@@ -8,7 +8,9 @@ An adapter is a flat dict of tensors, named by the parameter they change:
     weight (O, I, k, k)   A (rank*k, I*k*k)   B (O, rank*k)    before modulation
     affine (O, I)         A (rank,   I)       B (O, rank)      after the equalized gain
 
-B and the deltas start at zero, so a new adapter changes nothing, to the last bit. Every tensor may
+Every layer has a rank of its own, which its factors' shapes say; a layer without factors stays as it is.
+A 3x3 convolution may have a third of a rank: its k components a rank are kept or left one by one. B and the
+deltas start at zero, so a new adapter changes nothing, to the last bit. Every tensor may
 carry a leading batch axis, one entry per image, so one batch can show different people; each image
 is what it is alone within 2e-5 in float32, the rounding of batched products. Mapping and decoder are
 never adapted.
@@ -25,6 +27,7 @@ from torch.nn.functional import pad
 
 from my3dgen.errors import PriorMismatchError
 from my3dgen.prior.generator import Generator
+from my3dgen.ranks import EXTRAS, MAX_RANK, is_extra, kernel_of, rank_of
 
 ADAPTED = ("backbone.synthesis.", "superresolution.")
 """The parts of the generator an adapter changes."""
@@ -37,17 +40,26 @@ _DIMENSIONS = {"const.delta": 3, "bias.delta": 1, "noise_strength.delta": 0}
 class Adapter:
     """The tensors that turn a prior into one person, or into one person per image."""
 
-    rank: int
-    """Rank per kernel row: a k x k convolution changes by a matrix of rank `rank` * k."""
     alpha: float
-    """The low-rank changes are scaled by alpha / rank."""
+    """The low-rank change of a layer is scaled by alpha / its rank."""
     tensors: dict[str, Tensor]
     """Parameter path + `.lora_A`, `.lora_B` or `.delta` -> tensor."""
 
     @property
-    def scale(self) -> float:
-        """alpha / rank."""
-        return self.alpha / self.rank
+    def ranks(self) -> dict[str, float]:
+        """Path of every adapted weight -> rank per kernel row: a k x k convolution of rank r changes by a
+        matrix of rank r * k."""
+        factors = {n.removesuffix(".lora_A"): t for n, t in self.tensors.items() if n.endswith(".lora_A")}
+        return {path: a.shape[-2] / kernel_of(path) for path, a in factors.items()}
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of a layer, rounded up; 0 if none has factors."""
+        return math.ceil(max(self.ranks.values(), default=0))
+
+    def scale(self, path: str) -> float:
+        """alpha / rank of the weight at a path."""
+        return self.alpha / (self.tensors[f"{path}.lora_A"].shape[-2] / kernel_of(path))
 
     @property
     def batch(self) -> int | None:
@@ -83,38 +95,64 @@ class Adapter:
         return self
 
 
-def adapter_shapes(generator: Generator, rank: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an adapter's tensors, in the order of the generator's parameters."""
+def adapter_shapes(
+    generator: Generator,
+    rank: int,
+    *,
+    ranks: Mapping[str, int] | None = None,
+    extras: tuple[str, ...] = EXTRAS,
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an adapter's tensors, in the order of the generator's parameters.
+
+    `ranks` are those of groups of layers that differ from `rank` (`my3dgen.ranks`), 0 leaves a group out;
+    `extras` is what else trains.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path, parameter in generator.named_parameters():
-        if not path.startswith(ADAPTED):
-            continue
+    for path, parameter in adapted(generator).items():
         if path.endswith(".weight"):
-            outputs, inner = parameter.shape[0], rank * _kernel(parameter)
-            shapes[f"{path}.lora_A"] = (inner, parameter[0].numel())
-            shapes[f"{path}.lora_B"] = (outputs, inner)
-        else:
+            if inner := rank_of(path, rank, ranks or {}) * kernel_of(path):
+                shapes[f"{path}.lora_A"] = (inner, parameter[0].numel())
+                shapes[f"{path}.lora_B"] = (parameter.shape[0], inner)
+        elif is_extra(path, extras):
             shapes[f"{path}.delta"] = tuple(parameter.shape)
     return shapes
 
 
-def new_adapter(generator: Generator, rank: int, alpha: float, rng: torch.Generator | None = None) -> Adapter:
+def adapted(generator: Generator) -> dict[str, Tensor]:
+    """The parameters that an adapter may change, by path."""
+    return {path: p for path, p in generator.named_parameters() if path.startswith(ADAPTED)}
+
+
+def new_adapter(
+    generator: Generator,
+    rank: int,
+    alpha: float,
+    rng: torch.Generator | None = None,
+    *,
+    ranks: Mapping[str, int] | None = None,
+    extras: tuple[str, ...] = EXTRAS,
+) -> Adapter:
     """An adapter that changes nothing yet, on the generator's device, ready to be optimised.
 
     A is uniform in +-1/sqrt(columns), drawn from the CPU generator `rng` (None: seed 0); the rest is
-    zero. Raises ValueError for a rank below 1.
+    zero. `ranks` and `extras` as in `adapter_shapes`. Raises ValueError for ranks outside 1 (of groups: 0)
+    to MAX_RANK, and if nothing is left to train.
     """
-    if rank < 1:
-        raise ValueError(f"rank {rank} is below 1")
+    if not 1 <= rank <= MAX_RANK:
+        raise ValueError(f"rank {rank} is outside 1 to {MAX_RANK}")
+    if wrong := [group for group, value in (ranks or {}).items() if not 0 <= value <= MAX_RANK]:
+        raise ValueError(f"rank of '{wrong[0]}' is outside 0 to {MAX_RANK}")
     rng = torch.Generator("cpu").manual_seed(0) if rng is None else rng
     tensors = {}
-    for name, shape in adapter_shapes(generator, rank).items():
+    for name, shape in adapter_shapes(generator, rank, ranks=ranks, extras=extras).items():
         tensor = torch.zeros(shape)
         if name.endswith(".lora_A"):
             bound = 1 / math.sqrt(shape[1])
             tensor = torch.rand(shape, generator=rng) * (2 * bound) - bound
         tensors[name] = tensor.to(generator.w_avg.device).requires_grad_()
-    return Adapter(rank, alpha, tensors)
+    if not tensors:
+        raise ValueError("all ranks are 0 and there are no extras: nothing would be trained")
+    return Adapter(alpha, tensors)
 
 
 def lora_parameters(adapter: Adapter) -> list[Tensor]:
@@ -129,12 +167,23 @@ def trainable_parameters(adapter: Adapter) -> list[Tensor]:
 
 def check_adapter(generator: Generator, adapter: Adapter) -> None:
     """Raise PriorMismatchError unless the adapter's names and shapes fit the generator."""
-    expected = adapter_shapes(generator, adapter.rank)
-    if wrong := sorted(set(expected) ^ set(adapter.tensors)):
-        what = "lacks" if wrong[0] in expected else "has an unknown"
-        raise PriorMismatchError(f"the adapter {what} '{wrong[0]}'; use the prior it was made with")
-    for name, shape in expected.items():
-        found = tuple(adapter.tensors[name].shape)
+    parameters = adapted(generator)
+    for name, tensor in adapter.tensors.items():
+        path, _, kind = name.rpartition(".")
+        parameter = parameters.get(path)
+        kinds = ("lora_A", "lora_B") if path.endswith(".weight") else ("delta",)
+        if parameter is None or kind not in kinds:
+            raise PriorMismatchError(f"the adapter has an unknown '{name}'; use the prior it was made with")
+        for other in kinds:
+            if f"{path}.{other}" not in adapter.tensors:
+                raise PriorMismatchError(
+                    f"the adapter lacks '{path}.{other}'; use the prior it was made with"
+                )
+        shape = tuple(parameter.shape)
+        if kind != "delta":
+            inner = min(adapter.tensors[f"{path}.lora_A"].shape[-2], MAX_RANK * kernel_of(path))
+            shape = (inner, parameter[0].numel()) if kind == "lora_A" else (parameter.shape[0], inner)
+        found = tuple(tensor.shape)
         if shape not in (found, found[1:]):
             raise PriorMismatchError(
                 f"the adapter's '{name}' is {list(found)}, this prior needs {list(shape)}; "
@@ -158,17 +207,22 @@ def unmerge(generator: Generator, adapter: Adapter) -> Generator:
 def stack(adapters: Sequence[Adapter]) -> Adapter:
     """One adapter with a batch axis, one entry per adapter given.
 
-    Ranks and alphas may differ: smaller factors are padded with zeros, scales go into B. Raises
-    ValueError for adapters of different generators, with a batch axis, or for none.
+    Ranks, alphas and what is adapted may differ: smaller factors are padded with zeros, scales go into B.
+    Raises ValueError for adapters of different generators, with a batch axis, or for none.
     """
     if not adapters or any(adapter.batch is not None for adapter in adapters):
         raise ValueError("stack needs adapters without a batch axis, at least one")
-    if any(set(adapter.tensors) != set(adapters[0].tensors) for adapter in adapters):
-        raise ValueError("stack needs adapters of the same generator")
-    widest = max(adapters, key=lambda adapter: adapter.rank)
-    entries = [_widened(adapter, widest.rank, widest.scale) for adapter in adapters]
-    tensors = {name: torch.stack([entry[name] for entry in entries]) for name in widest.tensors}
-    return replace(widest, tensors=tensors)
+    widest: dict[str, Tensor] = {}
+    for adapter in adapters:
+        for name, tensor in adapter.tensors.items():
+            if tensor.numel() > (widest[name].numel() if name in widest else -1):
+                widest[name] = tensor
+    whole = Adapter(adapters[0].alpha, widest)
+    entries = [_widened(adapter, whole) for adapter in adapters]
+    try:
+        return replace(whole, tensors={n: torch.stack([e[n] for e in entries]) for n in widest})
+    except RuntimeError:
+        raise ValueError("stack needs adapters of the same generator") from None
 
 
 def unstack(adapter: Adapter) -> list[Adapter]:
@@ -194,30 +248,29 @@ def _added(generator: Generator, adapter: Adapter, sign: float) -> Generator:
         if (a := adapter.tensors.get(f"{path}.lora_A")) is not None:
             # an affine weight is divided by sqrt(inputs) when used, its change is not
             gain = math.sqrt(parameter.shape[1]) if parameter.ndim == 2 else 1.0
-            change = adapter.tensors[f"{path}.lora_B"] @ a * (adapter.scale * gain)
+            change = adapter.tensors[f"{path}.lora_B"] @ a * (adapter.scale(path) * gain)
             parameter += sign * change.view_as(parameter)
         elif (delta := adapter.tensors.get(f"{path}.delta")) is not None:
             parameter += sign * delta
     return merged
 
 
-def _widened(adapter: Adapter, rank: int, scale: float) -> Mapping[str, Tensor]:
-    """The adapter's tensors at a higher rank and another scale, with the same effect."""
-    if (adapter.rank, adapter.scale) == (rank, scale):
-        return adapter.tensors
-    tensors = dict(adapter.tensors)
-    for name, tensor in adapter.tensors.items():
-        if name.endswith(".lora_A"):
-            more = len(tensor) // adapter.rank * (rank - adapter.rank)
-            tensors[name] = pad(tensor, (0, 0, 0, more))
-        elif name.endswith(".lora_B"):
-            more = tensor.shape[1] // adapter.rank * (rank - adapter.rank)
-            tensors[name] = pad(tensor, (0, more)) * (adapter.scale / scale)
+def _widened(adapter: Adapter, whole: Adapter) -> Mapping[str, Tensor]:
+    """The adapter's tensors at the ranks and scales of `whole`, with the same effect."""
+    tensors = {}
+    for name, like in whole.tensors.items():
+        path, _, kind = name.rpartition(".")
+        tensor = adapter.tensors.get(name)
+        if tensor is None:
+            tensor = torch.zeros_like(like)
+        elif kind == "lora_A":
+            tensor = pad(tensor, (0, 0, 0, len(like) - len(tensor)))
+        elif kind == "lora_B":
+            factor = adapter.scale(path) / whole.scale(path)
+            tensor = pad(tensor, (0, like.shape[1] - tensor.shape[1]))
+            tensor = tensor if factor == 1 else tensor * factor
+        tensors[name] = tensor
     return tensors
-
-
-def _kernel(weight: Tensor) -> int:
-    return weight.shape[-1] if weight.ndim == 4 else 1
 
 
 def _dimensions(name: str) -> int:

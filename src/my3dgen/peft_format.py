@@ -22,20 +22,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.lora import Adapter, adapter_shapes
+from my3dgen.lora import Adapter, adapted, adapter_shapes
 from my3dgen.prior.generator import Generator
+from my3dgen.ranks import MAX_RANK, kernel_of
 from my3dgen.tensor_file import read_tensors, write_tensors, write_text
 
 CONFIG, FACTORS, EXTRAS = "adapter_config.json", "adapter_model.safetensors", "extras.safetensors"
 PREFIX = "base_model.model."
 MAX_BYTES = 256 << 20
 MAX_CONFIG_BYTES = 1 << 20
-MAX_RANK = 64
 REMEDY = "export the adapter again"
 UNSUPPORTED = {
     "use_dora": (False, None),
@@ -65,6 +63,7 @@ def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> P
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     modules: list[str] = []
+    largest = max(1, adapter.rank)
     for name, a in adapter.tensors.items():
         if not name.endswith(".lora_A"):
             continue
@@ -72,12 +71,12 @@ def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> P
         b = adapter.tensors[name.removesuffix("A") + "B"]
         rank = len(a)
         modules.append(module)
-        if rank != adapter.rank:
+        if rank != largest:
             ranks[module] = rank
         if is_affine(module):
             alphas[module] = adapter.alpha * math.sqrt(a.shape[1])
         else:
-            kernel = rank // adapter.rank
+            kernel = kernel_of(name.removesuffix(".lora_A"))
             if kernel != 1:
                 alphas[module] = adapter.alpha * kernel
             a, b = a.reshape(rank, -1, kernel, kernel), b[:, :, None, None]
@@ -87,7 +86,7 @@ def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> P
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base,
-        "r": adapter.rank,
+        "r": largest,
         "lora_alpha": adapter.alpha,
         "rank_pattern": ranks,
         "alpha_pattern": alphas,
@@ -114,41 +113,35 @@ def export_peft(adapter: Adapter, folder: Path, *, base: str | None = None) -> P
 def import_peft(folder: Path, generator: Generator) -> Adapter:
     """The adapter in a PEFT folder for `generator`, whoever wrote the folder.
 
-    Modules the folder leaves out are not changed; without extras.safetensors neither are constants,
-    biases and noise strengths. Ranks that differ between modules are padded to the largest, other
-    scalings go into B. Raises FileFormatError for anything that can't be carried over exactly.
+    Modules the folder leaves out are not changed, nor are constants, biases and noise strengths that
+    extras.safetensors leaves out. Every layer keeps its rank, other scalings go into B. Raises
+    FileFormatError for anything that can't be carried over exactly.
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG)
     alpha = float(config["lora_alpha"])
     factors, _ = read_tensors(folder / FACTORS, MAX_BYTES, remedy=REMEDY)
     pairs = paired(factors, folder / FACTORS)
-    weights = dict(generator.named_parameters())
-    known = [n.removesuffix(".weight.lora_A") for n in adapter_shapes(generator, 1) if n.endswith("lora_A")]
-    layers = {module_name(layer): layer for layer in known}
-    flat: dict[str, tuple[Tensor, Tensor, int]] = {}
+    weights = {path: w for path, w in adapted(generator).items() if path.endswith(".weight")}
+    layers = {module_name(path.removesuffix(".weight")): path for path in weights}
+    tensors: dict[str, Tensor] = {}
     for module, (a, b) in pairs.items():
         if module not in layers:
             raise FileFormatError(f"{folder / FACTORS}: '{module[:80]}' is no adaptable layer of this prior")
-        weight = weights[f"{layers[module]}.weight"]
-        kernel = weight.shape[-1] if weight.ndim == 4 else 1
+        path = layers[module]
+        weight, kernel = weights[path], kernel_of(path)
         expected = ((len(a), *weight.shape[1:]), (weight.shape[0], len(a), *[1] * (weight.ndim - 2)))
         if (tuple(a.shape), tuple(b.shape)) != expected or not 0 < len(a) <= MAX_RANK * kernel:
             raise FileFormatError(f"{folder / FACTORS}: '{module[:80]}' does not fit this prior's layer")
-        flat[module] = a.flatten(1), b.flatten(1), kernel
-    rank = max([config["r"], *(math.ceil(len(a) / kernel) for a, _, kernel in flat.values())])
-    scale = alpha / config["r"]
-    tensors = {name: torch.zeros(shape) for name, shape in adapter_shapes(generator, rank).items()}
-    for module, (a, b, kernel) in flat.items():
+        a, b = a.flatten(1), b.flatten(1)
         stated = pattern(config["alpha_pattern"], module, alpha) / len(a)
-        wanted = scale * (math.sqrt(a.shape[1]) if is_affine(module) else 1.0)
+        wanted = alpha / (len(a) / kernel) * (math.sqrt(a.shape[1]) if is_affine(module) else 1.0)
         if not math.isclose(stated, wanted, rel_tol=1e-12):
             b = b * (stated / wanted)
-        missing = rank * kernel - len(a)
-        tensors[f"{layers[module]}.weight.lora_A"] = pad(a, (0, 0, 0, missing))
-        tensors[f"{layers[module]}.weight.lora_B"] = pad(b, (0, missing))
-    tensors |= read_extras(folder, {n: tuple(t.shape) for n, t in tensors.items() if n.endswith(".delta")})
-    return Adapter(rank, alpha if rank == config["r"] else scale * rank, tensors)
+        tensors |= {f"{path}.lora_A": a, f"{path}.lora_B": b}
+    tensors |= read_extras(folder, generator)
+    # in the order of the generator's parameters, which is that of the person who was exported
+    return Adapter(alpha, {name: tensors[name] for name in adapter_shapes(generator, 1) if name in tensors})
 
 
 def module_name(layer: str) -> str:
@@ -210,9 +203,16 @@ def paired(factors: dict[str, Tensor], path: Path) -> dict[str, tuple[Tensor, Te
     return {module: (pair["A"], pair["B"]) for module, pair in found.items()}
 
 
-def read_extras(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read_extras(folder: Path, generator: Generator) -> dict[str, Tensor]:
     """The deltas, or none if the folder has no extras (PEFT wrote it)."""
     path = folder / EXTRAS
     if not path.exists():
         return {}
-    return read_tensors(path, MAX_BYTES, remedy=REMEDY, shapes=shapes)[0]
+    extras, _ = read_tensors(path, MAX_BYTES, remedy=REMEDY)
+    shapes = adapter_shapes(generator, 1)
+    for name, tensor in extras.items():
+        if not name.endswith(".delta") or shapes.get(name) != tuple(tensor.shape):
+            raise FileFormatError(
+                f"{path}: '{name[:80]!s}' is no constant, bias or noise of this prior; {REMEDY}"
+            )
+    return extras

@@ -4,14 +4,15 @@ The file is safetensors. Its tensors are `adapter.NAME`, `anchors.cameras` and t
 `anchors.w` (one vector an anchor) or `anchors.ws`; the card is JSON in the metadata. It says nothing
 about who the person is: no names, no photo names, no places, unless asked for.
 
-At rank 1 on the 512 px model the adapter takes 0.5 MB; fifty anchors add 0.05 MB in W, 0.7 MB in W+.
+At rank 1 on the 512 px model the adapter takes 0.5 MB in fp16; fifty anchors add 0.05 MB in W, 0.7 MB in W+.
+In int8 all of it takes half (`my3dgen.person_int8`).
 """
 
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor
 
@@ -19,15 +20,19 @@ from my3dgen.anchors import Anchors
 from my3dgen.cameras import label_problem
 from my3dgen.errors import FileFormatError, PriorMismatchError
 from my3dgen.lora import Adapter, check_adapter, lora_parameters, trainable_parameters
-from my3dgen.tensor_file import MAX_MAGNITUDE, read_tensors, unusable, write_tensors
+from my3dgen.person_int8 import SCALES, narrow, widen
+from my3dgen.ranks import MAX_RANK, kernel_of
+from my3dgen.tensor_file import MAX_MAGNITUDE, NUMBERS, read_tensors, unusable, write_tensors
 
 if TYPE_CHECKING:
     from my3dgen.prior.store import Prior
 
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 FORMAT = 1
-MAX_FILE_BYTES = 256 << 20
+MAX_FILE_BYTES = 128 << 20  # as float32 in memory four times as much, if it is int8
 MAX_CARD_CHARACTERS = 64 << 10
-MAX_RANK = 64
 MAX_ANCHORS = 10_000
 HALF_LIMIT = 6e4  # largest magnitude stored as fp16
 REMEDY = "make the person again with my3dgen personalize"
@@ -68,25 +73,29 @@ class Person:
             "made": self.card.made,
         }
 
-    def save(self, path: str | os.PathLike, *, half: bool = True, names: bool = False) -> Path:
+    def save(self, path: str | os.PathLike, *, precision: Precision = "fp16", names: bool = False) -> Path:
         """Write the file whole or not at all, readable by its owner alone; return its path.
 
-        `half` stores latents and adapter in fp16 (cameras stay fp32; a tensor whose values do not
-        fit stays fp32). `names` adds the photos' names to the card. Raises ValueError for an
-        adapter with a batch axis or numbers that are `unusable`.
+        `precision` is how latents and adapter are stored. Cameras stay fp32, as does a tensor with values too
+        large for fp16; in an int8 file small tensors are fp16. `names` adds the photos' names to the card.
+        Raises ValueError for an adapter with a batch axis or numbers that are `unusable`.
         """
         if self.adapter.batch is not None:
             raise ValueError("a person has one adapter, without a batch axis")
-        facts = self.facts()
+        facts = self.facts() | {"precision": precision}
         if names and self.anchors.names is not None:
             facts["photos"] = list(self.anchors.names)
-        tensors = {f"adapter.{name}": t for name, t in self.adapter.tensors.items()}
-        tensors |= packed_latents(self.anchors.ws)
-        tensors = {name: narrowed(t.detach(), half) for name, t in tensors.items()}
-        tensors["anchors.cameras"] = self.anchors.cameras.detach().float()
+        tensors = {f"adapter.{name}": t.detach() for name, t in self.adapter.tensors.items()}
+        tensors |= packed_latents(self.anchors.ws.detach())
         for name, tensor in tensors.items():
             if reason := unusable(tensor):
                 raise ValueError(f"'{name}' holds {reason}")
+        if precision == "int8":
+            tensors = narrow(tensors)
+        tensors = {n: t if n == SCALES else narrowed(t, precision) for n, t in tensors.items()}
+        tensors["anchors.cameras"] = self.anchors.cameras.detach().float()
+        if reason := unusable(tensors["anchors.cameras"]):
+            raise ValueError(f"'anchors.cameras' holds {reason}")
         write_tensors(Path(path), tensors, {"my3dgen": json.dumps(facts)})
         return Path(path)
 
@@ -98,11 +107,11 @@ class Person:
         PriorMismatchError if the person was made with another (see `check_prior`).
         """
         path = Path(path)
-        tensors, metadata = read_tensors(path, MAX_FILE_BYTES, remedy=REMEDY)
+        tensors, metadata = read_tensors(path, MAX_FILE_BYTES, remedy=REMEDY, numbers=(*NUMBERS, "I8"))
         try:
             facts = read_facts(metadata)
+            tensors = widened(tensors, facts)
             adapter = Adapter(
-                facts["rank"],
                 float(facts["alpha"]),
                 {
                     name.removeprefix("adapter."): t
@@ -118,7 +127,7 @@ class Person:
             person = cls(
                 adapter, anchors, Card(facts["prior"]["name"], facts["prior"]["sha256"], facts["made"])
             )
-            for name in ("lora_parameters", "trainable_parameters"):
+            for name in ("rank", "lora_parameters", "trainable_parameters"):
                 if facts.get(name) != person.facts()[name]:
                     raise FileFormatError(f"has a card whose {name} does not fit its tensors")
         except FileFormatError as error:
@@ -159,9 +168,28 @@ def count(tensors: list[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def narrowed(tensor: Tensor, half: bool) -> Tensor:
-    fits = half and tensor.numel() > 0 and tensor.abs().max() < HALF_LIMIT
-    return tensor.half() if fits else tensor.float()
+def narrowed(tensor: Tensor, precision: Precision) -> Tensor:
+    """The tensor in the floating-point format of a precision, where it fits; integers stay."""
+    if not tensor.is_floating_point():
+        return tensor
+    fits = tensor.numel() > 0 and bool(tensor.abs().max() < HALF_LIMIT)
+    if precision == "fp32" or not fits:
+        return tensor.float()
+    return tensor.bfloat16() if precision == "bf16" else tensor.half()
+
+
+def widened(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file, those in int8 with their scales. Raises FileFormatError."""
+    if (SCALES in tensors) != (facts.get("precision") == "int8"):
+        raise FileFormatError("has scales and a card that is not of int8, or the reverse")
+    if SCALES not in tensors:
+        return tensors
+    cameras = {name: tensor for name, tensor in tensors.items() if name == "anchors.cameras"}
+    tensors = widen({name: tensor for name, tensor in tensors.items() if name not in cameras})
+    for name, tensor in tensors.items():
+        if reason := unusable(tensor):
+            raise FileFormatError(f"has '{name[:100]}', which holds {reason}")
+    return tensors | cameras
 
 
 def packed_latents(ws: Tensor) -> dict[str, Tensor]:
@@ -185,11 +213,12 @@ def read_facts(metadata: dict[str, str]) -> dict[str, Any]:
     prior = facts.get("prior")
     checks = {
         "prior": isinstance(prior, dict) and all(is_line(prior.get(k)) for k in ("name", "sha256")),
-        "rank": type(facts.get("rank")) is int and 1 <= facts["rank"] <= MAX_RANK,
+        "rank": type(facts.get("rank")) is int and 0 <= facts["rank"] <= MAX_RANK,
         "alpha": type(facts.get("alpha")) in (int, float) and 0 < facts["alpha"] < 1e6,
         "anchors": type(facts.get("anchors")) is int and 1 <= facts["anchors"] <= MAX_ANCHORS,
         "num_ws": type(facts.get("num_ws")) is int and 1 <= facts["num_ws"] <= 64,
         "w_dim": type(facts.get("w_dim")) is int and 1 <= facts["w_dim"] <= 4096,
+        "precision": facts.get("precision", "fp16") in PRECISIONS,  # older cards don't say
         "made": isinstance(facts.get("made"), dict),
     }
     if bad := [name for name, good in checks.items() if not good]:
@@ -255,10 +284,10 @@ def check_factors(adapter: Adapter) -> None:
             or b is None
             or not a.dim() == b.dim() == 2
             or len(a) != b.shape[1]
-            or len(a) % adapter.rank
+            or len(a) > MAX_RANK * kernel_of(path)
             or not a.numel()
             or not b.numel()
         ):
             raise FileFormatError(f"has an unusable adapter entry '{name[:100]}'")
-        if adapter.scale * len(a) * float(a.abs().max()) * float(b.abs().max()) > MAX_MAGNITUDE:
+        if adapter.scale(path) * len(a) * float(a.abs().max()) * float(b.abs().max()) > MAX_MAGNITUDE:
             raise FileFormatError(f"has factors that change '{path[:100]}' by more than {MAX_MAGNITUDE:g}")

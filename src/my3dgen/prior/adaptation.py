@@ -20,39 +20,36 @@ class AdapterLike(Protocol):
     @property
     def tensors(self) -> Mapping[str, Tensor]: ...
     @property
-    def scale(self) -> float: ...
-    @property
     def batch(self) -> int | None: ...
+    def scale(self, path: str) -> float: ...
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """An adapter's tensors seen from one module; empty for the bare prior."""
+    """An adapter seen from one module; None is the bare prior."""
 
-    tensors: Mapping[str, Tensor]
-    """Parameter path + `.lora_A`, `.lora_B` or `.delta` -> tensor."""
-    scale: float
-    """alpha / rank."""
+    adapter: AdapterLike | None
     prefix: str = ""
     """Path of the module that looks, with a trailing dot."""
 
     @classmethod
     def of(cls, adapter: AdapterLike | None) -> "Adaptation":
         """The whole adapter, seen from the generator."""
-        return cls({}, 0.0) if adapter is None else cls(adapter.tensors, adapter.scale)
+        return cls(adapter)
 
     def at(self, path: str) -> "Adaptation":
         """The same, seen from the submodule at a path."""
-        return Adaptation(self.tensors, self.scale, f"{self.prefix}{path}.")
+        return Adaptation(self.adapter, f"{self.prefix}{path}.")
 
     def low_rank(self, name: str) -> LowRank | None:
         """The change of the weight `name`, if the adapter has one."""
-        a = self.tensors.get(f"{self.prefix}{name}.lora_A")
-        if a is None:
+        path = f"{self.prefix}{name}"
+        if self.adapter is None or f"{path}.lora_A" not in self.adapter.tensors:
             return None
-        return LowRank(a, self.tensors[f"{self.prefix}{name}.lora_B"], self.scale)
+        tensors = self.adapter.tensors
+        return LowRank(tensors[f"{path}.lora_A"], tensors[f"{path}.lora_B"], self.adapter.scale(path))
 
     def shifted(self, name: str, parameter: Tensor) -> Tensor:
         """The parameter `name` plus its delta; with a leading batch axis if the delta has one."""
-        delta = self.tensors.get(f"{self.prefix}{name}.delta")
+        delta = None if self.adapter is None else self.adapter.tensors.get(f"{self.prefix}{name}.delta")
         return parameter if delta is None else parameter + delta
