@@ -69,8 +69,24 @@ def test_orbit(run, capsys, tmp_path):
 def test_interpolate(run, capsys, tmp_path):
     words = ["--from", 0, "--to", 3, "--steps", 3, "--video", tmp_path / "a.webp", "--frames", 3]
     code, result, _ = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words)
-    assert code == 0 and result["frames"] == 4  # there and back, without the turning points twice
-    assert frames_of(tmp_path / "a.webp") == 4
+    assert code == 0 and result["frames"] == 3
+    assert frames_of(tmp_path / "a.webp") == 3
+
+
+def test_a_loop_through_many_photos_with_stills_and_report(run, capsys, tmp_path):
+    words = ["--anchors", "0,2", "0=0.5+4=0.5", "--loop", "--seconds", 0.5, "--fps", 12, "--steps", 4]
+    files = ["--video", tmp_path / "a.gif", "--stills", tmp_path / "all", "--report", tmp_path / "a.json"]
+    code, result, err = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words, *files)
+    assert code == 0, err
+    assert (result["frames"], result["seconds"]) == (6, 0.5)
+    assert frames_of(tmp_path / "a.gif") == 6
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == [f"frame{k:04d}.png" for k in range(6)]
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert len(report["pictures"]) == len(report["steps"]) == 6  # the last step is back to the first picture
+    assert report["pictures"][0]["identity"] == pytest.approx(1, abs=0.05)
+    assert size_of(result["chart"])[0] == 1100
+    again = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words, "--stills", tmp_path / "all")
+    assert again[0] == 2 and "not empty" in again[2]
 
 
 def test_sample(run, capsys, tmp_path):
@@ -111,6 +127,10 @@ def test_mesh(run, prior, person, capsys, tmp_path):
         ("render", ["--alpha", "half"], "ANCHOR=WEIGHT"),
         ("render", ["--depth", "d.jpg"], ".png (a picture) or .npy"),
         ("orbit", [], ".mp4, .webp, .gif"),
+        ("interpolate", ["--anchors", "3"], "two photos or more"),
+        ("interpolate", ["--anchors", "3", "x=1"], "mixture such as"),
+        ("interpolate", ["--anchors", "3", "1", "--to", 2], "not both"),
+        ("interpolate", ["--anchors", "3", "1", "--report", "a.txt"], "ends in .json"),
         ("edit", ["--direction", "beard"], "it has: blink, smile"),
         ("mesh", [], ".glb or .ply"),
     ],

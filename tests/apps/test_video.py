@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from my3dgen.apps import video
-from my3dgen.apps.video import write_animation
+from my3dgen.apps.video import durations, frames_of, write_animation
 from my3dgen.errors import UserError
 
 
@@ -42,6 +42,25 @@ def test_animated_pictures_loop_for_ever(tmp_path, suffix):
         assert picture.info["duration"] == 50
         colour = np.asarray(picture.convert("RGB")).mean((0, 1))
     assert np.abs(colour - [160, 100, 95]).max() < 8
+
+
+def test_pictures_are_timed_so_that_the_whole_is_exact(tmp_path):
+    path = write_animation(ramp(), tmp_path / "a.gif", fps=30)
+    with Image.open(path) as picture:
+        shown = []
+        for k in range(picture.n_frames):  # pyright: ignore
+            picture.seek(k)
+            shown.append(picture.info["duration"])
+    assert shown == [30, 40, 30, 30, 40, 30]  # 6 pictures in 0.2 s, in hundredths
+    assert sum(durations(60, 30, unit=1, least=11)) == 2000
+    assert durations(2, 100, unit=10, least=2) == [20, 20]
+
+
+def test_how_many_pictures_last_how_long():
+    assert frames_of(2.5, 24) == 60
+    for seconds in (0.01, 1e9, float("nan"), -1):
+        with pytest.raises(UserError, match="2 to 3600"):
+            frames_of(seconds, 30)
 
 
 def test_nothing_is_left_when_drawing_fails(tmp_path):

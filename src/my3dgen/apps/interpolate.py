@@ -1,98 +1,156 @@
-"""Between two of a person's photos: appearance, camera, or both move from one to the other."""
+"""Between a person's photos: appearance, camera, or both move from one to the next."""
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from my3dgen.alpha import decode
+from my3dgen.apps.path import Ease, Way, evened, positions_at, sweep_yaws, times
 from my3dgen.apps.render import check_size, resample
 from my3dgen.apps.sheet import to_image
-from my3dgen.apps.subject import draw, subject_of
-from my3dgen.cameras import join_label, split_label
+from my3dgen.apps.subject import Subject, draw, subject_of
 from my3dgen.errors import UserError
+from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person
 from my3dgen.prior.store import Prior
 
-Mode = Literal["pose", "appearance", "both"]
+Stop = int | Mapping[int, float | int]
+"""An anchor, or weights of several."""
+Move = Literal["pose", "latent", "both"]
+Pace = Literal["equal", "distance", "picture"]
+"""What time is shared out by: stops, distance in latent space and turning, or what is seen to change."""
 STEP_LIMIT = 3600
+STOP_LIMIT = 200
+PROBES = 8
+"""Parts of a segment on which the change of the picture is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Between:
     """One picture on the way."""
 
     position: float
-    """0 at the first photo, 1 at the second."""
+    """0 at the first stop, 1 at the second, and so on."""
     image: Image.Image
+    alpha: Float[Tensor, " anchors"]
+    """Weights of the anchors it is made of."""
+    camera: Float[Tensor, "25"]
 
 
 def interpolate(
     prior: Prior,
     person: Person | None = None,
     *,
-    start: int,
-    end: int,
+    anchors: Sequence[Stop],
     steps: int = 7,
-    mode: Mode = "both",
+    move: Move = "both",
+    ease: Ease = "smooth",
+    pace: Pace = "equal",
+    loop: bool = False,
+    sweep: float | int | None = None,
     size: int | None = None,
     resolution: int | None = None,
     seed: int = 0,
 ) -> Iterator[Between]:
-    """Pictures on the way from anchor `start` to anchor `end`, both included, drawn as they are taken.
+    """`steps` evenly timed pictures on the way through `anchors`, drawn as they are taken.
 
-    Latents move on the straight line between the anchors (EG3D spec 5.8), cameras on the sphere between
-    those of the two photos; speed eases in and out. `pose` keeps the appearance of `start`,
-    `appearance` looks from the front. Without a person, anchor i is the prior's face of seed `seed` + i.
+    Latents move on straight lines between the stops (EG3D spec 5.8), cameras on the sphere between those of
+    the photos; a mixture's camera is that of its heaviest anchor. With `sweep` (radians) the camera swings
+    that far to either side instead. Moving the `pose` keeps the appearance of the first stop, moving the
+    `latent` looks from the front. `ease` says where the motion rests. `pace` shares the time out among the
+    segments: equally, by their `distance`, or so that the `picture` changes evenly, also within segments.
+    An open way shows both its ends; a closed one (`loop`) goes on to the first stop and ends one picture
+    before it. Without a person, anchor i is the prior's face of seed `seed` + i.
 
     Raises UserError for an anchor that is not there or values out of range, before the first picture.
     """
     check_size(size)
+    if not 2 <= len(anchors) <= STOP_LIMIT:
+        raise UserError(f"a way through {len(anchors)} anchors is none; choose 2 to {STOP_LIMIT}")
     if not 2 <= steps <= STEP_LIMIT:
         raise UserError(f"{steps} steps is out of range; choose 2 to {STEP_LIMIT}")
-    subject = subject_of(prior, person, seed=seed, wanted=[start, end])
-    first, last = subject.alpha(start), subject.alpha(end)
-    positions = eased(steps)
-    t = torch.tensor(positions).to(first)[:, None]
-    ws = decode(first + (t if mode != "pose" else 0 * t) * (last - first), subject.anchors)
-    cameras = subject.camera(torch.zeros(steps))
-    if mode != "appearance":
-        cameras = between_cameras(subject.cameras[start], subject.cameras[end], positions)
+    if sweep is not None and not abs(sweep) <= math.pi:
+        raise UserError(f"a sweep of {math.degrees(sweep):g} degrees is out of range; choose up to 180")
+    if person is None and move == "pose" and sweep is None:
+        raise UserError("faces of a prior have no photos' cameras to move between; give a sweep")
+    subject = subject_of(
+        prior, person, seed=seed, wanted=[anchor for stop in anchors for anchor in parts(stop)]
+    )
+    way = way_through(subject, anchors, move, loop)
+    moments = times(steps, loop)
+    if pace == "equal":
+        positions = positions_at(moments, [1.0] * way.segments, ease)
+    elif pace == "distance":
+        positions = positions_at(moments, way.lengths(subject.anchors), ease)
+    else:
+        changes = picture_changes(subject, way)
+        lengths = [sum(change) for change in changes]
+        positions = positions_at(moments, lengths if sum(lengths) > 0 else [1.0] * way.segments, ease)
+        positions = evened(positions, changes)
+    alphas, cameras = way.at(positions)
+    if sweep is not None and move != "latent":
+        cameras = subject.camera(torch.tensor(sweep_yaws(moments, float(sweep), loop)))
 
     def pictures() -> Iterator[Between]:
-        for position, latent, camera in zip(positions, ws.split(1), cameras.split(1), strict=True):
-            (one,) = draw(subject, latent, camera, resolution)
-            yield Between(position, resample(to_image(one.image), size))
+        rendered = draw_each(subject, alphas, cameras, resolution)
+        for position, alpha, camera, image in zip(positions, alphas, cameras, rendered, strict=True):
+            yield Between(position, resample(to_image(image), size), alpha.cpu(), camera.cpu())
 
     return pictures()
 
 
-def eased(steps: int) -> list[float]:
-    """Positions from 0 to 1 whose speed rises from rest and falls to rest like a cosine."""
-    return [(1 - math.cos(math.pi * step / (steps - 1))) / 2 for step in range(steps)]
+def parts(stop: Stop) -> Sequence[int]:
+    """The anchors a stop is made of, the heaviest first."""
+    if isinstance(stop, int):
+        return [stop]
+    return sorted(stop, key=lambda anchor: -abs(stop[anchor]))
 
 
-def between_cameras(
-    first: Float[Tensor, "25"], last: Float[Tensor, "25"], positions: list[float]
-) -> Float[Tensor, "steps 25"]:
-    """Cameras on the way: rotation and direction turn, distance and intrinsics change linearly."""
-    from scipy.spatial.transform import Rotation, Slerp
+def way_through(subject: Subject, stops: Sequence[Stop], move: Move, loop: bool) -> Way:
+    """The stops' mixtures and cameras; what does not move is held. Raises UserError as `Subject.alpha`."""
+    mixtures = [subject.alpha(stop) if isinstance(stop, int) else subject.alpha(None, stop) for stop in stops]
+    alphas = torch.stack(mixtures)
+    if move == "pose":
+        alphas = alphas[:1].expand_as(alphas)
+    cameras = subject.cameras[[parts(stop)[0] for stop in stops]]
+    if move == "latent":
+        cameras = subject.camera().expand_as(cameras)
+    way = Way(alphas, cameras)
+    return way.closed() if loop else way
 
-    (pose_a, lens_a), (pose_b, lens_b) = (split_label(c[None].double().cpu()) for c in (first, last))
-    turns = Slerp([0, 1], Rotation.from_matrix(torch.cat([pose_a, pose_b])[:, :3, :3].numpy()))(positions)
-    from_, to = pose_a[0, :3, 3].numpy(), pose_b[0, :3, 3].numpy()
-    arc = Rotation.align_vectors(to[None], from_[None])[0].as_rotvec()  # the shortest turn
-    near, far = np.linalg.norm(from_), np.linalg.norm(to)
-    poses, lenses = torch.eye(4).repeat(len(positions), 1, 1), []
-    for index, t in enumerate(positions):
-        direction = Rotation.from_rotvec(arc * t).apply(from_ / near)
-        poses[index, :3, :3] = torch.from_numpy(turns[index].as_matrix())
-        poses[index, :3, 3] = torch.from_numpy(direction * ((1 - t) * near + t * far))
-        lenses.append((1 - t) * lens_a + t * lens_b)
-    return join_label(poses, torch.cat(lenses).float()).to(first)
+
+def draw_each(
+    subject: Subject,
+    alphas: Float[Tensor, "steps anchors"],
+    cameras: Float[Tensor, "steps 25"],
+    resolution: int | None = None,
+) -> Iterator[Float[Tensor, "1 3 height width"]]:
+    """Each mixture from its camera; where the mixture stays the same, its planes are computed once."""
+    start = 0
+    while start < len(alphas):
+        end = start + 1
+        while end < len(alphas) and torch.equal(alphas[end], alphas[start]):
+            end += 1
+        ws = decode(alphas[start : start + 1], subject.anchors)
+        for one in draw(subject, ws, cameras[start:end], resolution):
+            yield one.image
+        start = end
+
+
+@torch.no_grad()
+def picture_changes(subject: Subject, way: Way) -> list[list[float]]:
+    """How much the picture changes on equal parts of every segment, by the features of "squeeze-feat"."""
+    perceptual = load_perceptual("squeeze-feat", subject.anchors.device)
+    points = [part / PROBES for part in range(way.segments * PROBES + 1)]
+    seen = [perceptual.features(image.clamp(-1, 1)) for image in draw_each(subject, *way.at(points))]
+    # distances are squared: their roots add up along a straight line
+    pairs = itertools.pairwise(seen)
+    changes = [float(perceptual.distance(a, b).clamp_min(0).sqrt()) for a, b in pairs]
+    return [changes[k * PROBES : (k + 1) * PROBES] for k in range(way.segments)]

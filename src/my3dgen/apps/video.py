@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from my3dgen.errors import UserError
 from my3dgen.output import check_output, whole
 
 FORMATS = (".mp4", ".webp", ".gif")
+FRAME_LIMIT = 3600
 
 
 def check_format(path: str | os.PathLike, fps: int) -> Path:
@@ -25,12 +26,32 @@ def check_format(path: str | os.PathLike, fps: int) -> Path:
     return check_output(path, FORMATS, f"a moving picture ends in {', '.join(FORMATS)}")
 
 
+def frames_of(seconds: float | int, fps: int) -> int:
+    """How many pictures last `seconds`. Raises UserError unless they are 2 to 3600."""
+    count = round(seconds * fps) if 0 < seconds <= FRAME_LIMIT else 0
+    if not 2 <= count <= FRAME_LIMIT:
+        raise UserError(
+            f"{seconds:g} seconds at {fps} pictures each is out of range; choose 2 to {FRAME_LIMIT} pictures"
+        )
+    return count
+
+
+def durations(count: int, fps: int, unit: int, least: int) -> list[int]:
+    """How long each picture is shown, in milliseconds that are multiples of `unit`.
+
+    Each begins at the moment nearest to its own, so that the whole lasts as long as it should, unless
+    pictures would last fewer than `least` units: browsers slow those down to a crawl.
+    """
+    begins = [round(k * 1000 / fps / unit) for k in range(count + 1)]
+    return [unit * max(least, end - begin) for begin, end in pairwise(begins)]
+
+
 def write_animation(frames: Iterable[Image.Image], path: str | os.PathLike, fps: int = 30) -> Path:
     """Write frames of one size as .mp4, .webp or .gif, beside its place first, then renamed.
 
     mp4 is H.264 with 4:2:0 colour and its index in front, which every browser and telephone plays;
     frames are streamed and odd sides lose their last row or column, as the format asks. WebP and GIF
-    are held in memory and repeat for ever; GIF times its frames in hundredths of a second.
+    are held in memory and repeat for ever; GIF times its frames in hundredths of a second, the whole exactly.
 
     Raises UserError as `check_format` and ValueError without frames.
     """
@@ -90,9 +111,8 @@ def _mp4_command(path: Path, width: int, height: int, fps: int) -> list[str]:
 
 def _write_webp(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
     first, *rest = (frame.convert("RGB") for frame in frames)
-    first.save(
-        path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, quality=90, method=4
-    )
+    shown = durations(1 + len(rest), fps, unit=1, least=11)
+    first.save(path, save_all=True, append_images=rest, duration=shown, loop=0, quality=90, method=4)
 
 
 def _write_gif(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
@@ -104,5 +124,5 @@ def _write_gif(frames: Iterable[Image.Image], path: Path, fps: int) -> None:
         swatch.paste(picture, (0, index * picture.height))
     palette = swatch.quantize(256, method=Image.Quantize.MEDIANCUT)
     first, *rest = (p.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for p in pictures)
-    hundredths = max(2, round(100 / fps))  # browsers slow anything faster than 2/100 s down
-    first.save(path, save_all=True, append_images=rest, duration=hundredths * 10, loop=0, disposal=1)
+    shown = durations(1 + len(rest), fps, unit=10, least=2)
+    first.save(path, save_all=True, append_images=rest, duration=shown, loop=0, disposal=1)
