@@ -20,7 +20,7 @@ class Curve:
     label: str
     """'' leaves it out of the legend."""
     x: Sequence[float | int]
-    y: Sequence[float]
+    y: Sequence[float | int]
     """As many as `x`; a gap where one is not finite."""
     dots: bool = False
     """Whether each point is marked."""
@@ -51,7 +51,7 @@ def chart(
         raise ValueError("no finite value to draw")
     xs = [x for x, _ in points] + list(marks or ()) + list(x_span or ())
     ys = [y for _, y in points] + list(y_span or ()) + ([level[0]] if level else [])
-    left, right = min(xs), max(xs)
+    left, right = float(min(xs)), float(max(xs))
     x_ticks = marks or {x: f"{x:g}" for x in ticks(left, right) if left <= x <= right}
     y_ticks = ticks(min(ys), max(ys))
     low, high = y_ticks[0], y_ticks[-1]
@@ -116,7 +116,7 @@ def unbroken(curve: Curve) -> list[list[tuple[float, float]]]:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in zip(curve.x, curve.y, strict=True):
         if math.isfinite(y):
-            runs[-1].append((x, y))
+            runs[-1].append((float(x), float(y)))
         elif runs[-1]:
             runs.append([])
     return [run for run in runs if run]
