@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 
@@ -8,6 +10,8 @@ from my3dgen.alpha import (
     outside,
     project,
     sample_alphas,
+    spread,
+    stray,
 )
 
 
@@ -117,3 +121,42 @@ def test_projection_of_an_outer_point_is_optimal(beta, dim):
     assert spread < 1e-3 * gradient.abs().max()
     assert (gradient[~free] >= gradient[free].min() - 1e-3 * gradient.abs().max()).all()
     assert (alphas @ ws - target).norm() <= (ws - target).norm(dim=1).min() + 1e-9
+
+
+def test_points_of_the_dilated_hull_have_not_strayed():
+    ws = anchors(dim=16)
+    found = stray(sample_alphas(4, 6, seeded(2)), ws, 0.03)
+    assert torch.equal(found.weight, torch.zeros(4)) and torch.equal(found.distance, torch.zeros(4))
+
+
+def test_a_stray_is_measured_to_the_nearest_point_in_spreads_of_the_anchors():
+    """Two anchors a unit apart in one layer, and a point on their line beyond the second."""
+    ws = torch.zeros(2, 1, 3)
+    ws[1, 0, 0] = 2.0
+    torch.testing.assert_close(spread(ws), torch.tensor(1.0))
+    found = stray(torch.tensor([[-0.5, 1.5]]), ws, 0.1)
+    torch.testing.assert_close(found.weight, torch.tensor([0.4]))
+    torch.testing.assert_close(found.distance, torch.tensor([0.8]))  # from 3.0 to 2.2
+
+
+def test_a_stray_in_one_layer_counts_that_layer_alone():
+    ws = anchors(dim=16)
+    alphas = sample_alphas(1, 6, seeded(2), support=None)[:, None].expand(1, 3, 6).clone()
+    alphas[0, 1] += torch.tensor([1.0, -1.0, 0, 0, 0, 0])
+    found = stray(alphas, ws, 0.0)
+    nearest = project(decode(alphas, ws), ws, 0.0, per_layer=True)
+    away = (decode(alphas, ws) - decode(nearest, ws))[0]
+    assert away[1].norm() > 0.5 and away[[0, 2]].norm() < 1e-3
+    torch.testing.assert_close(found.distance[0], away[1].norm() / spread(ws), atol=1e-4, rtol=0)
+
+
+def test_many_photos_and_anchors_are_projected_in_no_time():
+    """A hundred photos, fifty anchors, twelve layers: 1200 programmes."""
+    rng = seeded(4)
+    ws = torch.randn(50, 12, 64, generator=rng)
+    latents = decode(sample_alphas(100, 50, rng), ws) + 0.3 * torch.randn(100, 12, 64, generator=rng)
+    start = time.process_time()
+    found = project(latents, ws, 0.03, per_layer=True)
+    assert time.process_time() - start < 10  # a third of a second on one core
+    assert found.shape == (100, 12, 50) and found.min() > -0.0301
+    torch.testing.assert_close(found.sum(-1), torch.ones(100, 12))

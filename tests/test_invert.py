@@ -168,3 +168,45 @@ def test_refusals(tiny_prior, person, photos):
     broken = replace(photos, cameras=torch.full_like(photos.cameras, float("nan")))
     with pytest.raises(UserError, match=r"a\.png.* diverged at step 0"):
         invert(tiny_prior, part(broken, 0), QUICK)
+
+
+def test_a_place_does_not_depend_on_pixels_that_are_not_known(tiny_prior, truth, person, photos):
+    known = torch.ones(1, 1, 64, 64)
+    known[..., 16:40, 16:48] = 0
+    one = part(photos, 3)
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    other = replace(one, images=torch.where(known > 0, one.images, noise))
+    config = replace(QUICK, coarse_steps=3, fine_steps=1)
+    a, b = (place(tiny_prior, person, album, config, known=known) for album in (one, other))
+    assert torch.equal(a.alphas, b.alphas) and torch.equal(a.cameras, b.cameras)
+    assert (a.alphas.argmax(-1) == 3).all()
+    all_known = place(tiny_prior, person, other, config)
+    assert not torch.equal(a.alphas, all_known.alphas)
+    prior = replace(tiny_prior, encoder=Mean(truth))  # which sees every pixel
+    a, b = (place(prior, person, album, config, known=known) for album in (one, other))
+    assert torch.equal(a.alphas, b.alphas)
+
+
+class Mean(Encoder):
+    """A latent that any pixel moves."""
+
+    def __init__(self, truth):
+        super().__init__(EncoderConfig(64, truth.ws.shape[2]))
+        self.latents = truth.ws[:, 0].mean(0)
+
+    def forward(self, images, *, dtype=torch.float32):
+        return self.latents + images.mean(dim=(1, 2, 3))[:, None]
+
+
+def test_how_far_a_place_would_stray_without_the_bound(tiny_prior, person, photos):
+    config = replace(QUICK, coarse_steps=4, fine_steps=1, cameras=False)
+    other = replace(photos, images=photos.images.flip(3))
+    bound, free = (
+        place(tiny_prior, person, part(other, 0, 1), config, beta=beta, measure_stray=beta is not None)
+        for beta in (0.03, None)
+    )
+    assert free.stray is None
+    torch.testing.assert_close(bound.stray.weight, (-0.03 - free.alphas.amin(dim=(1, 2))).clamp_min(0))
+    assert (bound.stray.weight > 0).all() and (bound.stray.distance > 0).all()
+    near = place(tiny_prior, person, part(photos, 4), config, beta=1.0, measure_stray=True)
+    assert near.stray.weight.item() == 0 and near.stray.distance.item() == 0

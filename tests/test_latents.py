@@ -46,8 +46,11 @@ def test_layers_may_have_weights_of_their_own():
     rng = torch.Generator().manual_seed(0)
     anchors = torch.randn(5, 8, 4, generator=rng)
     space = AlphaSpace(anchors, torch.full((3, 5), 0.2), plus=True)
-    (leaf, _) = space.variables()[0]
-    leaf.data += torch.randn(leaf.shape, generator=rng)
+    (shared, rate), (own, slower) = space.variables()
+    assert shared.shape == (3, 1, 4) and own.shape == (3, 8, 4) and slower < rate
+    shared.data += torch.randn(shared.shape, generator=rng)
+    assert space.alphas().std(1).max() < 1e-6
+    own.data += torch.randn(own.shape, generator=rng)
     alphas = space.alphas()
     torch.testing.assert_close(alphas.sum(-1), torch.ones(3, 8))
     assert alphas.std(1).min() > 0.01
@@ -58,3 +61,18 @@ def test_a_single_anchor_leaves_nowhere_to_go():
     anchor = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0))
     space = AlphaSpace(anchor, torch.ones(2, 1))
     assert torch.equal(space.ws(), anchor.expand(2, 8, 4)) and torch.equal(space.strain(), torch.zeros(2))
+
+
+def test_layers_pay_for_departing_from_each_other():
+    rng = torch.Generator().manual_seed(0)
+    anchors = torch.randn(5, 8, 4, generator=rng)
+    space = AlphaSpace(anchors, torch.full((1, 5), 0.2), plus=True, weight=0.0, offset_weight=0.5)
+    space.strain().sum().backward()
+    assert space.strain().item() < 1e-5 and space.offsets.grad.isfinite().all()
+    space.offsets.data[0, 3] = torch.tensor([3.0, 4.0, 0.0, 0.0])
+    torch.testing.assert_close(space.strain(), torch.tensor([0.5 * 5 / 8]), atol=1e-4, rtol=0)
+    # a space that starts where another one was left pays the same, but for what all layers moved alike
+    again = AlphaSpace(anchors, space.alphas().detach(), plus=True, weight=0.0, offset_weight=0.5)
+    mean = space.offsets.mean(1, keepdim=True)
+    apart = (space.offsets - mean).norm(dim=2).mean()
+    torch.testing.assert_close(again.strain(), 0.5 * apart[None], atol=1e-3, rtol=0)

@@ -9,6 +9,7 @@ weights for all layers) or "batch num_ws anchors".
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -50,6 +51,33 @@ def decode(alphas: Alphas, ws: Float[Tensor, "anchors num_ws w_dim"]) -> Float[T
 def outside(alphas: Alphas, beta: float) -> Float[Tensor, " batch"]:
     """How far the lowest weight of each point lies below -beta; 0 inside the dilated hull."""
     return (-beta - alphas.flatten(1).amin(dim=1)).clamp_min(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stray:
+    """How far points lie outside the dilated hull; 0 within it."""
+
+    weight: Float[Tensor, " batch"]
+    """How far the lowest weight lies below -beta."""
+    distance: Float[Tensor, " batch"]
+    """|w - nearest point of the hull|, relative to the `spread` of the anchors."""
+
+
+def stray(alphas: Alphas, ws: Float[Tensor, "anchors num_ws w_dim"], beta: float) -> Stray:
+    """How far weights that sum to 1 have strayed from P_beta, in weight and in latent space.
+
+    Weights "batch num_ws anchors" are measured layer by layer, as alpha+ has it. Not differentiable.
+    """
+    latents, per_layer = decode(alphas, ws), alphas.dim() == 3
+    nearest = decode(project(latents, ws, beta, per_layer=per_layer), ws)
+    away = (latents - nearest).flatten(1).norm(dim=1) / spread(ws).clamp_min(1e-12)
+    weight = outside(alphas, beta)
+    return Stray(weight, torch.where(weight > 0, away, 0))
+
+
+def spread(ws: Float[Tensor, "anchors num_ws w_dim"]) -> Float[Tensor, ""]:
+    """Root mean square distance of the anchors from their mean, over all layers."""
+    return (ws - ws.mean(dim=0)).flatten(1).square().sum(dim=1).mean().sqrt()
 
 
 def edit_alphas(

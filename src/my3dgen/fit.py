@@ -16,7 +16,7 @@ from my3dgen.camera_refine import move_cameras
 from my3dgen.errors import UserError
 from my3dgen.latents import LatentSpace
 from my3dgen.lora import Adapter
-from my3dgen.losses import absolute_error, gradient_error
+from my3dgen.losses import absolute_error, gradient_error, shrink
 from my3dgen.perceptual import Perceptual
 from my3dgen.precision import mixed_precision
 from my3dgen.prior.generator import Generator
@@ -127,8 +127,15 @@ def distance(
     stage: Stage,
     perceptual: Perceptual | None = None,
 ) -> Float[Tensor, " batch"]:
-    """How far raw pictures are from the photos numbered `index`, by a stage's measure."""
+    """How far raw pictures are from the photos numbered `index`, by a stage's measure.
+
+    Pictures with more detail than the photos are reduced first. Where a pixel of a photo weighs nothing
+    the picture itself stands for it: no measure, however wide it looks around, finds a difference there.
+    """
     photos, weights = (x[index] for x in targets.at(stage.rays))
+    raw = shrink(raw, photos.shape[-1])
+    if targets.known is not None:
+        photos = torch.where(weights > 0, photos, raw)
     loss = absolute_error(raw, photos, weights) + 0.5 * gradient_error(raw, photos, weights)
     if perceptual is not None and stage.perceptual > 0:
         # the photo at the rays' size: detail the rays cannot show is not asked for

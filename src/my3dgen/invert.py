@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.alpha import decode, project
+from my3dgen.alpha import Stray, decode, project, stray
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
@@ -205,6 +205,9 @@ class Placed:
     alphas: Float[Tensor, "batch num_ws anchors"]
     """Weights of the anchors in every layer; each row sums to 1."""
     names: tuple[str, ...]
+    stray: Stray | None = None
+    """How far outside the dilated hull the best points without that bound would lie, in units of the
+    prior's spread; None if not asked for."""
 
 
 def place(
@@ -214,47 +217,77 @@ def place(
     config: InvertConfig = QUALITIES["standard"],
     *,
     beta: float | None = 0.03,
+    known: Float[Tensor, "batch 1 size size"] | None = None,
+    detail: int | None = None,
+    measure_stray: bool = False,
 ) -> Placed:
     """Photos in the dilated hull of a person's anchors (EG3D spec 5.8), rendered with the adapter.
 
     `beta` is how far outside the hull a weight may lie, None for anywhere. With `config.space` "w+"
-    every layer has weights of its own. Raises PriorMismatchError for a person of another prior, and
-    UserError as `invert`.
+    every layer has weights of its own. Pixels that are not `known` (1 is; at the album's size) have no
+    influence, and renderings are reduced to the photos' `detail` (pixels across) before they are compared.
+    With `measure_stray` the search also goes on without the bound, to tell how far it would lead.
+    Raises PriorMismatchError for a person of another prior, and UserError as `invert`.
     """
     person.check_prior(prior)
     generator, device = prior.generator, prior.generator.w_avg.device
-    targets, statistics = targets_of(album, prior.config, device), latent_statistics(generator)
+    targets = targets_of(album, prior.config, device, known=known, detail=detail)
+    statistics = latent_statistics(generator)
     adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
     perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
     stages, plus = stages_of(prior, config, PLACE_FACTOR), config.space == "w+"
-    tick = ticker(len(targets) * steps_in(stages), f"inverting {len(targets)} photos")
+    steps = steps_in(stages) + (steps_in(stages[1:]) if measure_stray else 0)
+    tick = ticker(len(targets) * steps, f"inverting {len(targets)} photos")
     start = first_weights(prior, person, targets, statistics, stages[0])
     corners = statistics.encode(anchors)
-    alphas, cameras = [], []
+
+    def search(
+        photos: Sequence[int], weights: Tensor, moves: Tensor | None, stage: Stage
+    ) -> tuple[Tensor, Fit]:
+        """The weights, wherever they led, and the fit."""
+        space = AlphaSpace(anchors, weights, plus=plus, rate=ALPHA_RATE)
+        found = fit(
+            generator,
+            space,
+            targets,
+            photos,
+            [stage],
+            adapter=adapter,
+            perceptual=perceptual,
+            moves=moves,
+            move_cameras_too=config.cameras,
+            on_step=tick,
+        )
+        return space.alphas().detach(), found
+
+    def bounded(weights: Tensor) -> Tensor:
+        if beta is None:
+            return weights
+        return project(statistics.encode(decode(weights, anchors)), corners, float(beta), per_layer=plus)
+
+    alphas, cameras, strays = [], [], []
     for photos in chunked(len(targets), config.batch):
-        weights, moves = start[list(photos)], None
-        for stage in stages:
-            space = AlphaSpace(anchors, weights, plus=plus, rate=ALPHA_RATE * (W_PLUS_RATE if plus else 1))
-            found = fit(
-                generator,
-                space,
-                targets,
-                photos,
-                [stage],
-                adapter=adapter,
-                perceptual=perceptual,
-                moves=moves,
-                move_cameras_too=config.cameras,
-                on_step=tick,
-            )
-            weights, moves = space.alphas().detach(), found.moves
-            if beta is not None:
-                reached = statistics.encode(decode(weights, anchors))
-                weights = project(reached, corners, float(beta), per_layer=plus)
+        free, first = search(photos, start[list(photos)], None, stages[0])
+        weights, found = bounded(free), first
+        for stage in stages[1:]:
+            reached, found = search(photos, weights, found.moves, stage)
+            weights = bounded(reached)
+        if measure_stray:
+            for stage in stages[1:]:
+                free, first = search(photos, free, first.moves, stage)
+            strays.append(stray(free if plus else free[:, 0], corners, float(beta or 0)))
         alphas.append(weights if weights.dim() == 3 else weights[:, None].expand(-1, anchors.shape[1], -1))
         cameras.append(found.cameras)
     weights = torch.cat(alphas)
-    return Placed(decode(weights, anchors).cpu(), torch.cat(cameras).cpu(), weights.cpu(), targets.names)
+    return Placed(
+        decode(weights, anchors).cpu(),
+        torch.cat(cameras).cpu(),
+        weights.cpu(),
+        targets.names,
+        Stray(*(torch.cat([getattr(s, n) for s in strays]).cpu() for n in ("weight", "distance")))
+        if strays
+        else None,
+    )
 
 
 @torch.no_grad()
@@ -263,18 +296,23 @@ def first_weights(
 ) -> Float[Tensor, "photos anchors"]:
     """Where to start between the anchors: nearest to what the encoder sees, or to how anchors look.
 
-    The encoder errs alike on all pictures of a person. How much, it shows on some of the anchors.
+    The encoder errs alike on all pictures of a person, and on all that lack detail. How much, it shows on
+    some of the anchors.
     """
     device = targets.images.device
     adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
-    encoder = prior.encoder
+    generator, encoder = prior.generator, prior.encoder
     if encoder is None:
-        return nearest_anchors(anchor_distances(prior.generator, adapter, anchors, targets, stage))
+        return nearest_anchors(anchor_distances(generator, adapter, anchors, targets, stage))
     cameras, corners = person.anchors.cameras.to(device), statistics.encode(anchors.mean(1))
     some = spread(len(anchors), LIKENESSES)
-    pictures = [prior.generator.synthesis(anchors[[i]], cameras[[i]], adapter).image for i in some]
-    error = (encode(encoder, torch.cat(pictures).clamp(-1, 1), statistics) - corners[some]).mean(0)
-    encoded = encode(encoder, targets.images, statistics)
+    pictures = torch.cat([generator.synthesis(anchors[[i]], cameras[[i]], adapter).image for i in some])
+    error = (encode(encoder, targets.like(pictures.clamp(-1, 1)), statistics) - corners[some]).mean(0)
+    photos = targets.images
+    if targets.known is not None:  # an encoder knows whole faces; the usual one stands in for the rest
+        usual = generator.synthesis(anchors.mean(0, keepdim=True), targets.cameras, adapter).image
+        photos = torch.where(targets.known > 0.999, photos, usual.clamp(-1, 1))
+    encoded = encode(encoder, targets.like(photos), statistics)
     return project((encoded - error)[:, None], corners[:, None], 0.0)
 
 

@@ -19,6 +19,8 @@ from my3dgen.cameras import frontal_camera
 if TYPE_CHECKING:
     from my3dgen.prior.generator import Generator
 
+OFFSET_RATE = 1 / 3  # of a layer's own weights, to the rate of those that all layers share
+
 Latents = Float[Tensor, "count num_ws w_dim"]
 
 
@@ -103,13 +105,14 @@ class WSpace:
 
 class AlphaSpace:
     """The affine hull of a person's anchors, in units of their spread along its principal axes; with `plus`
-    every layer has weights of its own.
+    every layer has weights of its own, an offset from those that all share (alpha+).
 
     The projector of EG3D spec 5.8 moves the anchors' weights themselves. But Adam moves all that it is
     given equally far, and many small weights so moved are another mixture at every step; along principal
     axes equal steps are equally likely ones. How far a point may leave the hull is up to the caller:
     `my3dgen.alpha.project` brings it back, exactly, where the spec's soft bound keeps weights for good
-    that once strayed behind it.
+    that once strayed behind it. Sums are 1 by construction, so the spec's penalty on them is not needed.
+    That on the offsets is kept, the length of each layer's own: a layer departs only for what it gains.
     """
 
     def __init__(
@@ -120,30 +123,46 @@ class AlphaSpace:
         plus: bool = False,
         rate: float = 0.15,
         weight: float = 0.002,
+        offset_weight: float = 0.01,
     ) -> None:
-        self.anchors, self.rate, self.weight = anchors, rate, weight
+        self.anchors, self.rate, self.weight, self.offset_weight = anchors, rate, weight, offset_weight
         self.start = start if start.dim() == 3 else start[:, None]
         self.axes = principal_axes(anchors)
-        count, rows = len(start), anchors.shape[1] if plus else self.start.shape[1]
-        self.moved = torch.zeros(count, rows, len(self.axes), device=start.device, requires_grad=True)
+        shape = len(start), 1, len(self.axes)
+        self.moved = torch.zeros(shape, device=start.device, requires_grad=True)
+        own = (len(start), anchors.shape[1] if plus else 0, len(self.axes))
+        self.offsets = torch.zeros(own, device=start.device, requires_grad=plus)
+        self.apart = (self.start - self.start.mean(1, keepdim=True)) @ self.axes.T * (len(anchors) - 1)
 
     def variables(self) -> list[tuple[Tensor, float]]:
-        """Coordinates along the axes, relative to the start."""
-        return [(self.moved, self.rate)]
+        """Coordinates along the axes, relative to the start: all layers' and, in alpha+, each layer's own."""
+        return [
+            (self.moved, self.rate),
+            *([(self.offsets, self.rate * OFFSET_RATE)] if self.offsets.numel() else []),
+        ]
+
+    def steps(self) -> Float[Tensor, "count rows axes"]:
+        """How far each layer has gone from the start."""
+        return self.moved + self.offsets if self.offsets.numel() else self.moved
 
     def alphas(self) -> Float[Tensor, "count num_ws anchors"]:
         """The weights of every layer: they sum to 1, as those of the start do."""
-        return (self.start + self.moved @ self.axes).expand(-1, self.anchors.shape[1], -1)
+        return (self.start + self.steps() @ self.axes).expand(-1, self.anchors.shape[1], -1)
 
     def ws(self) -> Latents:
         """Latents of the weights."""
         return decode(self.alphas(), self.anchors)
 
     def strain(self) -> Float[Tensor, " count"]:
-        """Mean squared distance from the anchors' mean, in units of their spread, times `weight`."""
+        """Mean squared distance from the anchors' mean, in units of their spread, times `weight`, and the
+        mean length of the layers' offsets times `offset_weight`."""
         count = len(self.anchors)
-        away = (self.start - 1 / count) @ self.axes.T * (count - 1) + self.moved
-        return self.weight * away.square().sum(dim=2).mean(dim=1) / max(1, len(self.axes))
+        away = (self.start - 1 / count) @ self.axes.T * (count - 1) + self.steps()
+        strain = self.weight * away.square().sum(dim=2).mean(dim=1) / max(1, len(self.axes))
+        if self.offsets.numel():
+            lengths = ((self.apart + self.offsets).square().sum(dim=2) + 1e-12).sqrt()  # with a gradient at 0
+            strain = strain + self.offset_weight * lengths.mean(dim=1)
+        return strain
 
 
 def principal_axes(anchors: Float[Tensor, "anchors num_ws w_dim"]) -> Float[Tensor, "axes anchors"]:

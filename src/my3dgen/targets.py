@@ -29,39 +29,82 @@ class Targets:
     names: tuple[str, ...]
     world: World = "mini"
     """Where in the cameras' world faces are."""
+    known: Float[Tensor, "batch 1 size size"] | None = None
+    """1 where a photo's pixels count, 0 where they are to be found; None where all count."""
+    detail: int | None = None
+    """Pixels across that the photos had before they were enlarged; None for their own size."""
     cache: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def at(self, size: int) -> tuple[Float[Tensor, "batch 3 size size"], Float[Tensor, "batch 1 size size"]]:
-        """(photos, pixel weights) shrunk to a size; made once."""
+        """(photos, pixel weights) shrunk to a size, or to their detail where that is less; made once.
+
+        A pixel to which one that is not known contributes weighs nothing.
+        """
         if size not in self.cache:
-            interest = shrink(self.masks, size) * feature_weights(self.cameras, size, self.world)
-            self.cache[size] = (shrink(self.images, size), pixel_weights(interest))
+            side = min(size, self.detail or size)
+            interest = shrink(self.masks, side) * feature_weights(self.cameras, side, self.world)
+            weights = pixel_weights(interest)
+            if self.known is not None:
+                weights = weights * (shrink(self.known, side) > 0.999)
+                weights = weights / weights.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-8)
+            self.cache[size] = (shrink(self.images, side), weights)
         return self.cache[size]
+
+    def like(self, pictures: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
+        """Pictures of the photos' size with no more detail than the photos have."""
+        if self.detail is None or self.detail >= pictures.shape[-1]:
+            return pictures
+        return shrink(shrink(pictures, self.detail), pictures.shape[-1])
 
     def only(self, index: int) -> "Targets":
         """One of the photos."""
         part = slice(index, index + 1)
-        return Targets(self.images[part], self.masks[part], self.cameras[part], self.names[part], self.world)
+        known = None if self.known is None else self.known[part]
+        return Targets(
+            self.images[part],
+            self.masks[part],
+            self.cameras[part],
+            self.names[part],
+            self.world,
+            known,
+            self.detail,
+        )
 
 
-def targets_of(album: Album, config: PriorConfig, device: torch.device | str = "cpu") -> Targets:
+def targets_of(
+    album: Album,
+    config: PriorConfig,
+    device: torch.device | str = "cpu",
+    *,
+    known: Float[Tensor, "batch 1 size size"] | None = None,
+    detail: int | None = None,
+) -> Targets:
     """The album for a prior: at its resolution and, if the prior renders heads on white, on white.
 
-    Without masks every pixel counts alike. Raises UserError for an album without photos.
+    Without masks every pixel counts alike. `known` (at the album's size) and `detail` as in `Targets`.
+    Raises UserError for an album without photos, and for one of which nothing is known.
     """
     if len(album) == 0:
         raise UserError(f"{album.folder or 'the album'} has no photos; add some and run my3dgen faces")
-    size = config.img_resolution
-    images = shrink(album.images.to(device), size).clamp(-1, 1)
+    size, images = config.img_resolution, album.images.to(device)
+    if known is not None:
+        known = known.to(device)
+        images = torch.where(known > 0.999, images, 0)  # what is not known shall not even shine through
+    images = shrink(images, size).clamp(-1, 1)
     if album.masks is None:
         masks = torch.ones_like(images[:, :1])
     else:
         masks = shrink(album.masks.to(device), size).clamp(0, 1)
         images = on_white(images, masks) if config.white_back else images
-    return Targets(images, masks, album.cameras.to(device), album.names, world_of(config))
+    if known is not None:
+        known = shrink(known, size)
+        if empty := [n for n, k in zip(album.names, known, strict=True) if not (k > 0.999).any()]:
+            raise UserError(f"nothing of the face in {empty[0]} is known; mask less of it")
+    cameras = album.cameras.to(device)
+    return Targets(images, masks, cameras, album.names, world_of(config), known, detail)
 
 
 def world_of(config: PriorConfig) -> World:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from my3dgen.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from my3dgen.alpha import Stray
 
 LARGEST = 24  # photos: a sheet of more is not a picture any more
 
@@ -80,10 +83,11 @@ class Invert(Verb):
             raise UserError(f"{self.photo} has {len(album)} photos; {LARGEST} at once fit a sheet")
         config = replace(QUALITIES[self.quality], space=self.space, seed=self.seed)
         if person is None:
-            found, alphas, adapter = invert(prior, album, config, unfinished=inverting), None, None
+            found = invert(prior, album, config, unfinished=inverting)
+            alphas = adapter = stray = None
         else:
-            found = place(prior, person, album, config, beta=self.beta)
-            alphas, adapter = found.alphas, person.adapter
+            found = place(prior, person, album, config, beta=self.beta, measure_stray=True)
+            alphas, adapter, stray = found.alphas, person.adapter, found.stray
 
         device = prior.generator.w_avg.device
         config_of_prior = prior.config
@@ -120,13 +124,27 @@ class Invert(Verb):
         inverting.unlink(missing_ok=True)
         if not self.json:
             print(f"{len(album)} photo{'s' * (len(album) > 1)} -> {self.out}, latents in {latents}")
+            for name, weight, away in zip(album.names, *figures_of(stray), strict=False):
+                if weight > 0:
+                    print(
+                        f"{name}: without the bound the search would leave the person's alpha-space, weights "
+                        f"to {-self.beta - weight:.2f} and {away:.2f} of the anchors' spread away"
+                    )
+        outside, distance = figures_of(stray)
         return {
             "image": str(self.out),
             "latents": str(latents),
             "photos": len(album),
             "psnr": [round(score, 2) for score in scores],
-        }
+        } | ({"outside": outside, "distance": distance} if stray else {})
 
     def goes_on(self) -> bool:
         """A search in all of the prior's latent space does; one between anchors is short."""
         return self.person is None
+
+
+def figures_of(stray: Stray | None) -> tuple[list[float], list[float]]:
+    """How far each photo's best point lies below -beta, and from alpha-space in spreads of the anchors."""
+    if stray is None:
+        return [], []
+    return [round(x, 4) for x in stray.weight.tolist()], [round(x, 4) for x in stray.distance.tolist()]
