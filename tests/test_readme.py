@@ -52,6 +52,9 @@ def place(tmp_path_factory):
     for photo in photos[:6]:
         shutil.copy(photo, root / "PHOTOS")
     shutil.copy(photos[6], root / "PHOTO")
+    hole = Image.new("L", (384, 384))
+    hole.paste(255, (170, 190, 230, 230))
+    hole.save(root / "HOLE", "PNG")
     assert cli.main(["faces", str(root / "PHOTOS"), "-o", str(root / "album"), "--resolution", "64"]) == 0
     return root
 

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "sample": ("sample", "Sample", "new appearances from a person's alpha-space"),
     "invert": ("invert", "Invert", "a new photo into a person's alpha-space, then new views"),
     "edit": ("edit", "Edit", "change an attribute, such as the smile"),
+    "enhance": ("enhance", "Enhance", "fill a hole in a photo, or enlarge it, from a person"),
     "mesh": ("mesh", "Mesh", "a person's 3D shape as GLB and PLY"),
     "prior list": ("prior_list", "PriorList", "the priors on this machine"),
     "prior show": ("prior_show", "PriorShow", "one prior: sizes, hash, card"),
