@@ -1,14 +1,21 @@
+import importlib
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 
+import my3dgen.tune
 from my3dgen.anchors import Anchors
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.lora import new_adapter
 from my3dgen.personalize import FULL_RATE, PersonalizeConfig, finetune, personalize
+from my3dgen.rank_allocation import components
 from my3dgen.tune import photos_of_step
+
+my3dgen_personalize = importlib.import_module("my3dgen.personalize")  # the package's name is the function
 
 QUICK = PersonalizeConfig(steps=12, warm=2, rate=0.02, window=None, samples=8, perceptual=0.05)
 
@@ -113,6 +120,121 @@ def test_stopped_work_goes_on_to_the_same_result(tiny_prior, truth, stranger, tm
         again = result(unfinished=path)
     assert seen == list(range(10, 13))
     assert all(torch.equal(t, again[name]) for name, t in whole.items())
+
+
+def test_latents_refined_late_stay_until_then(tiny_prior, truth, stranger, monkeypatch):
+    """And latents in W+ move layer by layer."""
+    ws = truth.ws + 0.01 * torch.randn(truth.ws.shape, generator=torch.Generator().manual_seed(3))
+    plus, config = replace(truth, ws=ws), replace(QUICK, steps=12, refine=0.01, refine_share=0.25)
+    seen = {}
+    real = my3dgen.tune.warm_then_linear
+
+    def noted(step, *others):
+        seen[step] = moves[0].detach().clone()
+        return real(step, *others)
+
+    moves = []
+    real_tune = my3dgen_personalize.tune
+
+    def spied(generator, adapter, leaves, *others, **named):
+        moves.extend(leaf for name, leaf in leaves.items() if name.startswith("latent."))
+        return real_tune(generator, adapter, leaves, *others, **named)
+
+    monkeypatch.setattr("my3dgen.tune.warm_then_linear", noted)
+    monkeypatch.setattr(my3dgen_personalize, "tune", spied)
+    person = personalize(tiny_prior, stranger, plus, config)
+    assert all((seen[step] == 0).all() for step in range(10))
+    moved = person.anchors.ws - plus.ws
+    assert 0 < (moved.abs().amax((1, 2)) > 0).sum() <= 3  # three steps, one photo each
+    assert (moved[moved.abs().amax((1, 2)) > 0].std(1) > 0).any()
+
+
+BUDGET = replace(QUICK, steps=24, rank=3, extras=("bias",), explore=0.5, rate=0.01)
+
+
+def test_a_budget_is_kept_and_spent(tiny_prior, truth, stranger, few_looks):
+    person = personalize(tiny_prior, stranger, truth, replace(BUDGET, budget=6000))
+    assert 5500 < person.adapter.parameter_count <= 6000
+    assert person.card.made["budget"] == 6000
+    whole = new_adapter(tiny_prior.generator, 3, 1.0, extras=("bias",))
+    assert sum(person.card.made["components"].values()) < sum(components(whole).values())
+    assert fit_of(tiny_prior, truth, stranger, person.adapter) > fit_of(tiny_prior, truth, stranger) + 2
+
+
+@pytest.fixture
+def few_looks(monkeypatch):
+    monkeypatch.setattr(my3dgen_personalize, "LOOKS", 1)
+
+
+@pytest.mark.parametrize("stop", [10, 12, 20])
+def test_work_on_a_budget_goes_on_to_the_same_result(
+    tiny_prior, truth, stranger, tmp_path, monkeypatch, few_looks, stop
+):
+    """Stopped while exploring, right after the cut, and later."""
+    config, path = replace(BUDGET, budget=6000, refine=0.01, perceptual=0.0), tmp_path / "me.training"
+    whole = personalize(tiny_prior, stranger, truth, config)
+    saving, saved = my3dgen.tune.save_checkpoint, []
+
+    def save_then_stop(path, belongs, tensors, state):
+        saving(path, belongs, tensors, state)
+        saved.append(state["steps"])
+        if state["steps"] >= stop:
+            raise Stop
+
+    monkeypatch.setattr("my3dgen.tune.KEEP_SECONDS", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("my3dgen.tune.save_checkpoint", save_then_stop)
+        patch.setattr("my3dgen.tune.READ_EVERY", 5)
+        with pytest.raises(Stop):
+            personalize(tiny_prior, stranger, truth, config, unfinished=path)
+    again = personalize(tiny_prior, stranger, truth, config, unfinished=path)
+    assert again.adapter.tensors.keys() == whole.adapter.tensors.keys()
+    assert all(torch.equal(t, again.adapter.tensors[name]) for name, t in whole.adapter.tensors.items())
+    assert torch.equal(again.anchors.ws, whole.anchors.ws)
+
+
+def test_only_what_is_chosen_trains(tiny_prior, truth, stranger):
+    config = replace(QUICK, steps=3, ranks={"torgb": 0, "affine": 2}, extras=("const",))
+    person = personalize(tiny_prior, stranger, truth, config)
+    names = person.adapter.tensors
+    assert not any(".torgb.weight" in n or "bias" in n or "noise" in n for n in names)
+    assert "backbone.synthesis.b4.const.delta" in names and person.adapter.rank == 2
+    assert person.card.made["ranks"] == {"torgb": 0, "affine": 2}
+    assert person.card.made["extras"] == ["const"]
+
+
+def test_losses_are_read_a_few_steps_at_a_time(tiny_prior, truth, stranger, monkeypatch):
+    read = []
+    real = my3dgen.tune._read
+
+    def noted(losses, *others):
+        read.append(len(losses))
+        return real(losses, *others)
+
+    monkeypatch.setattr("my3dgen.tune._read", noted)
+    personalize(tiny_prior, stranger, truth, replace(QUICK, steps=23, perceptual=0.0))
+    assert read == [10, 10, 3]
+
+
+def test_a_checkpoint_never_holds_what_diverged(tiny_prior, truth, stranger, tmp_path, monkeypatch):
+    """A gradient that is not finite spoils the weights while the step's loss still is a number."""
+    path, config = tmp_path / "me.training", replace(QUICK, steps=30, perceptual=0.0)
+    step = torch.optim.Adam.step
+    count = []
+
+    def spoil(self, *arguments):
+        count.append(1)
+        if len(count) == 20:
+            self.param_groups[0]["params"][0].grad.fill_(torch.nan)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spoil)
+    monkeypatch.setattr("my3dgen.tune.KEEP_SECONDS", 0)
+    with pytest.raises(UserError, match="diverged at step 20"):
+        personalize(tiny_prior, stranger, truth, config, unfinished=path)
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["state"]) == {"steps": 10}
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
 
 
 def test_every_photo_is_seen_once_a_turn():

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 
@@ -40,3 +41,18 @@ def test_symmetry_compares_mirrored_views(tiny_prior, photos, truth):
     value = loss(0, torch.arange(2)).item()
     assert 0 < value < 1.0
     assert value == loss(0, torch.arange(2)).item()
+
+
+def test_a_mirrored_view_of_a_symmetric_face_is_the_view(tiny_prior, photos, truth, monkeypatch):
+    """Pictures that mirror when their camera does are no asymmetry."""
+    across = torch.linspace(-1, 1, 64)
+
+    def symmetric(ws, cameras, adapter):
+        place = cameras[:, 3, None, None, None]  # cam2world's x
+        blob = torch.exp(-8 * (across - place).square()) + across.view(-1, 1) * 0.3
+        return SimpleNamespace(image=blob.expand(len(cameras), 3, 64, 64))
+
+    monkeypatch.setattr(type(tiny_prior.generator), "synthesis", lambda self, *a: symmetric(*a))
+    loss = terms(tiny_prior, photos, truth, None, symmetry=1.0)
+    assert loss is not None
+    assert loss(EVERY, torch.arange(2)).item() < 1e-4

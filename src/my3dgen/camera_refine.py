@@ -36,7 +36,8 @@ def crop_cameras(
     """
     scale = resolution / size
     intrinsics = cameras[:, 16:].reshape(-1, 3, 3)
-    offset = cameras.new_tensor([left / resolution, top / resolution])
-    centre = (intrinsics[:, :2, 2] - offset) * scale
+    # numbers, not a tensor of them, which would have to be copied to a GPU in every step
+    corner = (left / resolution, top / resolution)
+    centre = torch.stack([(intrinsics[:, i, 2] - corner[i]) * scale for i in (0, 1)], 1)
     rows = torch.cat([intrinsics[:, :2, :2] * scale, centre[:, :, None]], 2)
     return torch.cat([cameras[:, :16], torch.cat([rows, intrinsics[:, 2:]], 1).flatten(1)], 1)

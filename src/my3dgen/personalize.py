@@ -3,12 +3,14 @@
     loss = MSE(image, photo) + MSE(raw, small photo) + perceptual distance of both     (EG3D spec 5.6)
            + a little absolute error of both, and of their differences between neighbours
 
-The latents stay, unless they are refined together with the adapter; the prior never changes.
+The latents stay, unless they are refined together with the adapter; the prior never changes. With a budget
+the adapter is trained at a generous rank first, then cut down to what matters (`my3dgen.rank_allocation`).
 """
 
 import copy
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +18,24 @@ import torch
 from torch import Tensor
 
 from my3dgen.anchors import Anchors
-from my3dgen.checkpoint import fingerprint
+from my3dgen.checkpoint import fingerprint, load_checkpoint
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.faces.album import Album
-from my3dgen.lora import new_adapter
+from my3dgen.lora import Adapter, new_adapter
 from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person, new_person
+from my3dgen.preserve import preservation
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior, load_prior
+from my3dgen.progress import track
+from my3dgen.rank_allocation import components, importances, in_singular_basis, reduced, within_budget
+from my3dgen.ranks import EXTRAS
 from my3dgen.regularize import identity_and_symmetry
 from my3dgen.targets import Targets, targets_of
-from my3dgen.tune import TuneConfig, tune
+from my3dgen.tune import Extra, TuneConfig, keep, loss_of_step, rows, tune
 
 Quality = Literal["draft", "standard", "max"]
+LOOKS = 32  # steps that weigh an adapter's components, at least
 FULL_RATE = 1e-4  # the adapter's rate makes all weights diverge
 TUNED_IN_FULL = ("backbone.synthesis.", "superresolution.", "decoder.")
 
@@ -38,11 +45,25 @@ class PersonalizeConfig(TuneConfig):
     """How a person is made from anchors."""
 
     rank: int = 1
-    """Rank of the adapter per kernel row."""
+    """Rank of the adapter per kernel row; with a budget, before it is cut."""
+    ranks: dict[str, int] = field(default_factory=dict)
+    """Ranks of groups of layers that differ (`my3dgen.ranks`); 0 leaves a group as it is."""
+    extras: tuple[str, ...] = EXTRAS
+    """What trains beside the low-rank factors."""
     alpha: float = 1.0
-    """The low-rank changes are scaled by alpha / rank."""
+    """The low-rank change of a layer is scaled by alpha / its rank."""
+    budget: int | None = None
+    """Numbers in the adapter, extras included, to which it is cut by importance; None leaves all."""
+    explore: float = 0.3
+    """Share of the steps before it is cut."""
     refine: float = 0.0
     """Learning rate of the latents, in their own units; 0 leaves them as inverted."""
+    refine_share: float = 1.0
+    """Last share of the steps in which latents are refined."""
+    preserve: float = 0.0
+    """Weight of the change of other faces of the prior (`my3dgen.preserve`)."""
+    preserve_every: int = 4
+    """Steps between two such faces."""
     identity: float = 0.0
     """Weight of 1 - cosine of face embeddings of rendering and photo."""
     symmetry: float = 0.0
@@ -80,13 +101,23 @@ def personalize(
     or when training diverges, PriorMismatchError for anchors that do not fit.
     """
     started = time.monotonic()
+    work = _Work("lora", prior, album, anchors, config, unfinished)
     adapter = new_adapter(
-        prior.generator, config.rank, config.alpha, torch.Generator().manual_seed(config.seed)
+        prior.generator,
+        config.rank,
+        config.alpha,
+        torch.Generator().manual_seed(config.seed),
+        ranks=config.ranks,
+        extras=config.extras,
     )
-    leaves = dict(adapter.tensors)
-    refined, made = _train(prior, prior.generator, adapter, leaves, album, anchors, config, unfinished)
-    made["seconds"] = round(time.monotonic() - started, 1)
-    return new_person(prior, adapter, refined, {"method": "lora", **made})
+    first = 0
+    if config.budget is not None:
+        adapter, first = _within_budget(work, adapter, config.budget), work.explored
+    losses = work.train(prior.generator, adapter, adapter.tensors, first, config.steps)
+    made = {"method": "lora", **work.made(losses, started)}
+    if config.budget is not None:
+        made["components"] = components(adapter)
+    return new_person(prior, adapter, work.refined(), made)
 
 
 def finetune(
@@ -103,62 +134,138 @@ def finetune(
     """
     started = time.monotonic()
     config = config or replace(QUALITIES["standard"], rate=FULL_RATE)
+    work = _Work("full", prior, album, anchors, config, unfinished)
     generator = copy.deepcopy(prior.generator)
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
-    refined, made = _train(prior, generator, None, leaves, album, anchors, config, unfinished)
+    losses = work.train(generator, None, leaves, 0, config.steps)
     generator.requires_grad_(False)
-    made["seconds"] = round(time.monotonic() - started, 1)
-    return FullyTuned(generator, refined, {"method": "full", **made})
+    return FullyTuned(generator, work.refined(), {"method": "full", **work.made(losses, started)})
 
 
-def _train(
-    prior: Prior,
-    generator: Generator,
-    adapter,
-    leaves: dict[str, Tensor],
-    album: Album,
-    anchors: Anchors,
-    config: PersonalizeConfig,
-    unfinished: Path | None,
-) -> tuple[Anchors, dict[str, Any]]:
-    device = generator.w_avg.device
-    targets = targets_of(album, prior.config, device)
-    check_anchors(prior, targets, anchors)
-    ws, cameras = anchors.ws.to(device), anchors.cameras.to(device)
-    targets = replace(targets, cameras=cameras, cache={})
-    # one leaf a photo: an optimiser leaves alone what had no gradient in a step
-    moves = (
-        [torch.zeros(1, 1, ws.shape[2], device=device, requires_grad=True) for _ in ws]
-        if config.refine
-        else []
-    )
+class _Work:
+    """The making of one person: what is compared, latents and their moves, what an unfinished file holds."""
 
-    def latents(numbers: Tensor) -> Tensor:
-        if not moves:
-            return ws[numbers]
-        return torch.cat([ws[i : i + 1] + moves[i] for i in numbers.tolist()])
+    def __init__(
+        self,
+        method: Literal["lora", "full"],
+        prior: Prior,
+        album: Album,
+        anchors: Anchors,
+        config: PersonalizeConfig,
+        unfinished: Path | None,
+    ) -> None:
+        self.prior, self.anchors, self.config, self.unfinished = prior, anchors, config, unfinished
+        device = prior.generator.w_avg.device
+        targets = targets_of(album, prior.config, device)
+        check_anchors(prior, targets, anchors)
+        self.ws, cameras = anchors.ws.to(device), anchors.cameras.to(device)
+        self.targets = replace(targets, cameras=cameras, cache={})
+        self.perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
+        layers = 1 if (self.ws == self.ws[:, :1]).all() else self.ws.shape[1]  # W stays W
+        # one leaf a photo: an optimiser leaves alone what had no gradient in a step
+        self.moves = {
+            f"latent.{i}": torch.zeros(1, layers, self.ws.shape[2], device=device, requires_grad=True)
+            for i in range(len(self.ws) if config.refine else 0)
+        }
+        self.belongs = fingerprint(
+            method, prior.sha256, asdict(config), targets.images, targets.masks, cameras, self.ws
+        )
+        self.kept = load_checkpoint(unfinished, self.belongs) if unfinished else None
 
-    refined = {f"latent.{i}": move for i, move in enumerate(moves)}
-    method = "full" if adapter is None else "lora"
-    losses = tune(
-        generator,
-        adapter,
-        leaves | refined,
-        targets,
-        latents,
-        config,
-        load_perceptual("squeeze-feat", device) if config.perceptual else None,
-        belongs=fingerprint(method, prior.sha256, asdict(config), targets.images, targets.masks, cameras, ws),
-        unfinished=unfinished,
-        extra=identity_and_symmetry(generator, adapter, targets, latents, config),
-        rates={name: config.refine / config.rate for name in refined},
-    )
-    with torch.no_grad():
-        final = latents(torch.arange(len(ws))).cpu()
-    made = {"photos": len(ws), **asdict(config)}
-    if losses:
-        made["last_loss"] = round(sum(losses[-len(ws) :]) / len(losses[-len(ws) :]), 5)
-    return Anchors(final, anchors.cameras, anchors.names), made
+    @property
+    def explored(self) -> int:
+        """Steps before an adapter is cut to its budget."""
+        return max(1, round(self.config.explore * self.config.steps))
+
+    @property
+    def done(self) -> int:
+        """Steps that the unfinished file has behind it."""
+        return self.kept.state["steps"] if self.kept else 0
+
+    def latents(self, numbers: Tensor) -> Tensor:
+        """Latents of numbered photos."""
+        if not self.moves:
+            return rows(self.ws, numbers)
+        return torch.cat([self.ws[i : i + 1] + self.moves[f"latent.{i}"] for i in numbers.tolist()])
+
+    def refined(self) -> Anchors:
+        """The anchors where their latents are now."""
+        with torch.no_grad():
+            final = self.latents(torch.arange(len(self.ws))).cpu()
+        return Anchors(final, self.anchors.cameras, self.anchors.names)
+
+    def train(
+        self,
+        generator: Generator,
+        adapter: Adapter | None,
+        leaves: Mapping[str, Tensor],
+        first: int,
+        steps: int,
+        fall: float | None = None,
+    ) -> list[float]:
+        """Steps `first` to `steps`, or what the unfinished file leaves of them."""
+        config = self.config
+        face = identity_and_symmetry(generator, adapter, self.targets, self.latents, config)
+        others = preservation(self.prior.generator, generator, adapter, config)
+        late = round(config.steps * (1 - config.refine_share))
+        return tune(
+            generator,
+            adapter,
+            {**leaves, **self.moves},
+            self.targets,
+            self.latents,
+            replace(config, steps=steps, fall=config.fall if fall is None else fall),
+            self.perceptual,
+            belongs=self.belongs,
+            unfinished=self.unfinished,
+            kept=self.kept if first <= self.done else None,
+            first=first,
+            extra=together(face, others),
+            rates={name: config.refine / config.rate for name in self.moves},
+            starts=dict.fromkeys(self.moves, late),
+        )
+
+    def made(self, losses: list[float], started: float) -> dict[str, Any]:
+        """The card's figures."""
+        settings = asdict(self.config) | {"extras": list(self.config.extras)}
+        made = {"photos": len(self.ws), **settings}
+        if losses:
+            last = losses[-len(self.ws) :]
+            made["last_loss"] = round(sum(last) / len(last), 5)
+        return made | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def _within_budget(work: _Work, adapter: Adapter, budget: int) -> Adapter:
+    """The adapter trained for a while and cut to `budget` numbers, or what the unfinished file has of it."""
+    first, config, generator = work.explored, work.config, work.prior.generator
+    if work.kept is not None and work.done >= first:
+        found = work.kept.tensors
+        # in the adapter's order, which a file does not keep but the optimiser's state refers to
+        held = {n: found[f"leaf.{n}"].to(work.ws.device) for n in adapter.tensors if f"leaf.{n}" in found}
+        return Adapter(config.alpha, held).detached().requires_grad_()
+    work.train(generator, adapter, adapter.tensors, 0, first, fall=0.5 / first)  # the rate does not fall yet
+    turned = in_singular_basis(adapter).requires_grad_()
+
+    def loss(step: int) -> Tensor:
+        return loss_of_step(
+            generator, turned, work.targets, work.latents, config, work.perceptual, step, None
+        )
+
+    looks = max(LOOKS, -(-len(work.targets) // config.batch))
+    scores = importances(turned, loss, track(range(first, first + looks), "weighing components"))
+    cut = reduced(turned, within_budget(turned, scores, budget))
+    work.kept = None
+    if work.unfinished:
+        keep(work.unfinished, work.belongs, {**cut.tensors, **work.moves}, first)
+    return cut
+
+
+def together(*terms: Extra | None) -> Extra | None:
+    """The sum of the terms there are."""
+    found = [term for term in terms if term is not None]
+    if not found:
+        return None
+    return lambda step, numbers: torch.stack([term(step, numbers) for term in found]).sum()
 
 
 def check_anchors(prior: Prior, targets: Targets, anchors: Anchors) -> None:

@@ -2,10 +2,13 @@
 
 What is trained is given as a dict of leaves (an adapter's tensors, or the generator's own), so LoRA,
 full fine-tuning and tuning on a single photo are the same loop. Every step draws from generators
-seeded by its own number, so a resumed run continues bit for bit.
+seeded by its own number, so a resumed run continues bit for bit. Steps only queue work for a GPU; what came
+of it is read every few steps.
 """
 
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from my3dgen.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from my3dgen.errors import UserError
 from my3dgen.lora import Adapter
 from my3dgen.losses import absolute_error, gradient_error, squared_error
@@ -26,7 +29,8 @@ from my3dgen.schedule import warm_then_linear
 from my3dgen.targets import Targets
 from my3dgen.window import fits_windows, random_window, render_window
 
-KEEP_EVERY = 10  # steps between two checkpoints
+READ_EVERY = 10  # steps between two looks at the losses, when also a checkpoint may be written
+KEEP_SECONDS = 5  # at least, between two checkpoints
 BETAS = (0.0, 0.992)  # EG3D spec 5.6
 PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 
@@ -71,50 +75,90 @@ def tune(
     *,
     belongs: str,
     unfinished: Path | None = None,
+    kept: Checkpoint | None = None,
+    first: int = 0,
     extra: Extra | None = None,
     rates: Mapping[str, float] | None = None,
+    starts: Mapping[str, int] | None = None,
     description: str = "personalizing",
 ) -> list[float]:
-    """Train `leaves` in place; returns the loss of every step (of this call).
+    """Train `leaves` in place, from step `first`; returns the loss of every step (of this call).
 
-    `latents` gives the latents of numbered photos. `rates` are factors on the learning rate by leaf.
-    `unfinished` as in `my3dgen.invert.invert`. Raises UserError when the loss is not a number; what
-    `unfinished` holds then is the last good state.
+    `latents` gives the latents of numbered photos. By leaf, `rates` are factors on the learning rate and
+    `starts` the steps before which it stays. `unfinished` is the file for work under way, under the name
+    `belongs`, and `kept` what it held. Raises UserError when the loss is not a number, a few steps late;
+    what `unfinished` holds then is the last good state.
     """
+    groups: dict[float, list[Tensor]] = {}
+    for name, leaf in leaves.items():
+        groups.setdefault((rates or {}).get(name, 1.0), []).append(leaf)
     optimizer = torch.optim.Adam(
-        [{"params": [leaf], "factor": (rates or {}).get(name, 1.0)} for name, leaf in leaves.items()],
-        lr=config.rate,
-        betas=BETAS,
+        [{"params": group, "factor": factor} for factor, group in groups.items()], lr=config.rate, betas=BETAS
     )
-    done = 0
-    kept = load_checkpoint(unfinished, belongs) if unfinished else None
+    late = {name: leaf for name, leaf in leaves.items() if (starts or {}).get(name, 0) > first}
+    done = first
     if kept is not None:
         done = kept.state["steps"]
         with torch.no_grad():
             for name, leaf in leaves.items():
                 leaf.copy_(kept.tensors[f"leaf.{name}"])
         restore_optimizer(optimizer, kept.tensors)
-    losses = []
+    losses: list[float] = []
+    unread: list[Tensor] = []
+    saved = -KEEP_SECONDS
     for step in track(range(done, config.steps), description, total=config.steps, initial=done):
-        loss = _loss(generator, adapter, targets, latents, config, perceptual, step, extra)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"personalization diverged at step {step}; make it anew with a rate below {config.rate:g}"
-            )
-        factor = warm_then_linear(step, config.steps, config.warm, config.fall)
+        loss = loss_of_step(generator, adapter, targets, latents, config, perceptual, step, extra)
+        factor = warm_then_linear(step - first, config.steps - first, config.warm, config.fall)
         for group in optimizer.param_groups:
             group["lr"] = config.rate * factor * group["factor"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for name, leaf in late.items():
+            if step < (starts or {})[name]:
+                leaf.grad = None  # which an optimiser passes over
         optimizer.step()
-        losses.append(loss.item())
-        if unfinished and (step + 1) % KEEP_EVERY == 0 and step + 1 < config.steps:
-            tensors = {f"leaf.{name}": leaf for name, leaf in leaves.items()}
-            save_checkpoint(unfinished, belongs, tensors | optimizer_tensors(optimizer), {"steps": step + 1})
+        unread.append(loss.detach())
+        last = step + 1 == config.steps
+        if not last and (step + 1) % READ_EVERY:
+            continue
+        losses += _read(unread, leaves.values(), step + 1, config.rate)
+        unread = []
+        if unfinished and not last and time.monotonic() - saved >= KEEP_SECONDS:
+            keep(unfinished, belongs, leaves, step + 1, optimizer)
+            saved = time.monotonic()
     return losses
 
 
-def _loss(
+def keep(
+    path: Path,
+    belongs: str,
+    leaves: Mapping[str, Tensor],
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Write the state after so many steps for `tune` to go on from; a new phase has no optimiser yet."""
+    tensors = {f"leaf.{name}": leaf for name, leaf in leaves.items()}
+    tensors |= optimizer_tensors(optimizer) if optimizer else {}
+    save_checkpoint(path, belongs, tensors, {"steps": steps})
+
+
+def rows(tensor: Tensor, numbers: Tensor) -> Tensor:
+    """Rows by their numbers, which are on the CPU. Indexing would make a GPU finish its work first."""
+    return torch.cat([tensor[i : i + 1] for i in numbers.tolist()])
+
+
+def _read(losses: list[Tensor], leaves: Iterable[Tensor], steps: int, rate: float) -> list[float]:
+    """The losses of the last steps, in one transfer. Raises UserError if one or a leaf is not finite."""
+    whole = torch.stack([leaf.detach().isfinite().all() for leaf in leaves]).all()
+    *values, fine = torch.stack([*losses, whole.to(losses[0])]).tolist()
+    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if bad or not fine:
+        step = steps - len(losses) + bad[0] if bad else steps
+        raise UserError(f"personalization diverged at step {step}; make it anew with a rate below {rate:g}")
+    return values
+
+
+def loss_of_step(
     generator: Generator,
     adapter: Adapter | None,
     targets: Targets,
@@ -124,6 +168,7 @@ def _loss(
     step: int,
     extra: Extra | None,
 ) -> Float[Tensor, ""]:
+    """The loss of a numbered step, which decides photos and window; arguments as `tune`."""
     numbers = photos_of_step(step, len(targets), config.batch, config.seed)
     rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     side = generator.config.neural_rendering_resolution
@@ -132,11 +177,11 @@ def _loss(
         window = random_window(config.window, side, rng)
     with mixed_precision(targets.images.device):
         pair = render_window(
-            generator, latents(numbers), targets.cameras[numbers], adapter, window, config.samples
+            generator, latents(numbers), rows(targets.cameras, numbers), adapter, window, config.samples
         )
     loss = pair[0].new_zeros(())
     for made, size in zip(pair, (generator.config.img_resolution, side), strict=True):
-        photos, weights = (x[numbers] for x in targets.at(size))
+        photos, weights = (rows(x, numbers) for x in targets.at(size))
         if window is not None:
             photos, weights = window.crop(photos), window.crop(weights)
         loss = loss + squared_error(made, photos, weights).mean()

@@ -97,6 +97,78 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tiny_prior, album, t
     assert torch.equal(first.anchors.ws, second.anchors.ws)
 
 
+def test_every_option_of_the_adapter_reaches_person_and_card(tiny_prior, album, tmp_path, capsys):
+    path = tmp_path / "me.safetensors"
+    words = ["--space", "w+", "--ranks", "superresolution=2,torgb=0", "--extras", "bias,const"]
+    words += ["--refine", "0.01", "--refine-share", "0.5", "--preserve", "0.5", "--preserve-every", "3"]
+    result = made(tiny_prior, capsys, album, path, *words, "--precision", "int8")
+    person = Person.load(path, tiny_prior)
+    assert person.adapter.ranks["superresolution.block0.conv0.weight"] == 2
+    assert not any("torgb.weight" in p for p in person.adapter.ranks)
+    assert not any("noise" in name for name in person.adapter.tensors)
+    assert not torch.equal(person.anchors.ws[:, 0], person.anchors.ws[:, 1])  # W+
+    expected = {
+        "space": "w+",
+        "rank": 1,
+        "ranks": {"superresolution": 2, "torgb": 0},
+        "extras": ["const", "bias"],
+        "refine": 0.01,
+        "refine_share": 0.5,
+        "preserve": 0.5,
+        "preserve_every": 3,
+        "budget": None,
+    }
+    assert expected.items() <= person.card.made.items()
+    assert (result["precision"], result["made"]) == ("int8", person.card.made)
+    # what was made in W+ is drawn and mixed by the other verbs
+    for verb in (
+        ["sample", "--count", "2"],
+        ["interpolate", "--from", "0", "--to", "3"],
+        ["render", "--yaw", "0"],
+    ):
+        out = tmp_path / f"{verb[0]}.png"
+        words = [verb[0], path, *verb[1:], "--prior", tiny_prior.folder, "-o", out]
+        code = cli.main([*map(str, words)])
+        assert code == 0, capsys.readouterr().err
+        assert out.exists()
+
+
+def test_a_budget_is_kept(tiny_prior, album, tmp_path, capsys):
+    path = tmp_path / "me.safetensors"
+    result = made(tiny_prior, capsys, album, path, "--budget", 5000)
+    assert 4500 < result["trainable_parameters"] <= 5000
+    assert (result["made"]["rank"], result["made"]["budget"]) == (4, 5000)
+    assert Person.load(path, tiny_prior).adapter.parameter_count == result["trainable_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--ranks", "decoder=1"], "--ranks has an unknown group 'decoder'"),
+        (["--ranks", "b64=1"], "unknown group 'b64'; groups are backbone"),
+        (["--extras", "all,none"], "--extras 'all'"),
+        (
+            ["--ranks", "backbone=0,superresolution=0,affine=0,torgb=0", "--extras", "none"],
+            "nothing would be trained; choose more",
+        ),
+        (["--budget", "100"], "a budget of 100 leaves no room"),
+        (["--budget", "-1"], "a budget of -1 leaves no room"),
+        (["--full", "--budget", "5000"], "--full has no adapter"),
+        (["--refine", "nan"], "--refine nan is outside 0 to 1"),
+        (["--refine-share", "2"], "--refine-share 2 is outside 0 to 1"),
+        (["--preserve", "-1"], "--preserve -1 is outside 0 to 100"),
+        (["--preserve-every", "0"], "--preserve-every 0 is below 1"),
+    ],
+)
+def test_options_that_can_not_be_are_refused_before_any_work(
+    tiny_prior, album, tmp_path, capsys, words, line
+):
+    out = tmp_path / "me.safetensors"
+    code, _, err = run(capsys, "personalize", album, "-o", out, "--prior", tiny_prior.folder, *words)
+    assert code == 2 and line in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_full_tuning_leaves_a_prior_and_a_person_on_it(tiny_prior, album, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
     result = made(tiny_prior, capsys, album, path, "--full")

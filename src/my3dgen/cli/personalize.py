@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from my3dgen.targets import Targets
 
 SHOWN = 8  # photos on the sheet
+BUDGET_RANK = 4  # before an adapter is cut to its budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,33 @@ class Personalize(Verb):
     """Name or folder of the prior."""
     quality: Literal["draft", "standard", "max"] = "standard"
     """How long to work: draft takes a third of standard; max is for a GPU, or for a night."""
-    rank: int = 1
-    """Rank of the adapter per kernel row; the file grows with it."""
+    space: Literal["w", "w+"] = "w"
+    """Latents of the photos: one vector for all layers, or one a layer, nearer to the photo."""
+    rank: int | None = None
+    """Rank of the adapter per kernel row; the file grows with it. 1, or with a budget 4."""
+    ranks: str = ""
+    """Other ranks by group of layers, as backbone=1,superresolution=2,affine=1,torgb=0; b64=2 is the
+    backbone's convolutions of one resolution."""
+    extras: str = "all"
+    """What trains beside the low-rank factors: all, none, or some of const,bias,noise."""
+    budget: int | None = None
+    """Numbers in the adapter: after a while only the components that matter most are kept and trained."""
     rate: float | None = None
     """Learning rate, if not the usual one."""
     identity: float = 0.0
     """Weight of a term that compares faces; figures by the same network then mean nothing."""
     symmetry: float = 0.0
     """Weight of a term that compares a face with its mirror image, by that network, too."""
+    refine: float = 0.0
+    """Learning rate of the photos' latents, trained along with the adapter; 0.001 to 0.01 are usual."""
+    refine_share: float = 1.0
+    """Last share of the steps in which the latents are trained, too."""
+    preserve: float = 0.0
+    """Weight of a term that keeps other faces of the prior as they are."""
+    preserve_every: int = 4
+    """Steps between two such faces."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp16"
+    """How the person file stores numbers; int8 is the smallest."""
     full: bool = False
     """Tune all weights, as a baseline: also writes a prior folder, OUT with the suffix .prior."""
     seed: int = 0
@@ -62,38 +82,51 @@ class Personalize(Verb):
         from my3dgen.invert import QUALITIES as INVERSIONS
         from my3dgen.invert import invert
         from my3dgen.output import check_output
-        from my3dgen.person import MAX_RANK
+        from my3dgen.person import Person
         from my3dgen.personalize import FULL_RATE, QUALITIES, finetune, person_of, personalize
         from my3dgen.prior.store import write_prior
         from my3dgen.targets import targets_of
 
         check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
-        if not 1 <= self.rank <= MAX_RANK:
-            raise UserError(f"--rank {self.rank} is outside 1 to {MAX_RANK}")
+        if self.full and (self.ranks or self.extras != "all" or self.budget is not None):
+            raise UserError("--full has no adapter; leave out --ranks, --extras and --budget")
         if self.rate is not None and not 0 < self.rate <= 1:
             raise UserError(f"--rate {self.rate:g} is outside 0 to 1; 0.001 to 0.02 are usual")
-        for name, weight in (("identity", self.identity), ("symmetry", self.symmetry)):
-            if not 0 <= weight <= 100:
+        for name in ("identity", "symmetry", "preserve"):
+            if not 0 <= (weight := getattr(self, name)) <= 100:
                 raise UserError(f"--{name} {weight:g} is outside 0 to 100")
+        for name in ("refine", "refine_share"):
+            if not 0 <= (number := getattr(self, name)) <= 1:
+                raise UserError(f"--{name.replace('_', '-')} {number:g} is outside 0 to 1")
+        if self.preserve_every < 1:
+            raise UserError(f"--preserve-every {self.preserve_every} is below 1")
         folder = self.out.with_suffix(".prior")
         if self.full and folder.exists():
             raise UserError(f"{folder}: is already there; choose another -o or delete it")
         prior, _ = load_subject(None, self.prior, self.device, self.seed)
+        adapts = self._adapter_options(prior.generator)
         self.out.parent.mkdir(parents=True, exist_ok=True)
         album = album_at(self.album, prior, self.out.with_suffix(".album"))
         config = replace(
             QUALITIES[self.quality],
-            rank=self.rank,
+            **adapts,
             rate=self.rate or (FULL_RATE if self.full else QUALITIES[self.quality].rate),
             identity=self.identity,
             symmetry=self.symmetry,
+            preserve=self.preserve,
+            preserve_every=self.preserve_every,
+            refine=self.refine,
+            refine_share=self.refine_share,
             seed=self.seed,
         )
         inverting, training = (
             self.out.with_name(f"{self.out.name}.{work}") for work in ("inverting", "training")
         )
         anchors = invert(
-            prior, album, replace(INVERSIONS[self.quality], seed=self.seed), unfinished=inverting
+            prior,
+            album,
+            replace(INVERSIONS[self.quality], space=self.space, seed=self.seed),
+            unfinished=inverting,
         )
         if self.full:
             tuned = finetune(prior, album, anchors, config, unfinished=training)
@@ -101,18 +134,22 @@ class Personalize(Verb):
             card = f"# {prior.name}, all weights tuned on one person\n\nA baseline for comparison.\n"
             write_prior(folder, prior.config, state, card, half=True)
             person = person_of(folder, tuned)
-            generator, adapter = tuned.generator, None
+            generator = tuned.generator
         else:
             person = personalize(prior, album, anchors, config, unfinished=training)
-            generator, adapter = prior.generator, person.adapter.to(prior.generator.w_avg.device)
-        person.save(self.out)
+            generator = prior.generator
+        person = replace(person, card=replace(person.card, made=person.card.made | {"space": self.space}))
+        person = Person.load(person.save(self.out, precision=self.precision))  # what others will see
         inverting.unlink(missing_ok=True)
         training.unlink(missing_ok=True)
 
         targets = targets_of(album, prior.config, prior.generator.w_avg.device)
+        adapter = None if self.full else person.adapter.to(prior.generator.w_avg.device)
         shown = list(range(0, len(targets), -(-len(targets) // SHOWN)))
         picture, figures = comparison(
-            targets, shown, [(prior.generator, None, anchors), (generator, adapter, person.anchors)]
+            targets,
+            shown,
+            [(prior.generator, None, anchors), (generator, adapter, person.anchors)],
         )
         sheet = save_image(picture, self.out.with_suffix(".sheet.png"))
         facts = person.facts()
@@ -129,11 +166,32 @@ class Personalize(Verb):
             "photos": len(targets),
             "rank": facts["rank"],
             "trainable_parameters": facts["trainable_parameters"],
+            "precision": self.precision,
             "shown_photos": len(shown),
             "psnr_prior": round(figures[0], 2),
             "psnr_person": round(figures[1], 2),
             "made": facts["made"],
         } | ({"full_prior": str(folder)} if self.full else {})
+
+    def _adapter_options(self, generator: Generator) -> dict[str, Any]:
+        """Fields of the configuration that say what the adapter is. Raises UserError, before any work."""
+        from my3dgen.errors import UserError
+        from my3dgen.lora import new_adapter
+        from my3dgen.rank_allocation import room_for_components
+        from my3dgen.ranks import MAX_RANK, parse_extras, parse_ranks
+
+        rank = self.rank if self.rank is not None else 1 if self.budget is None else BUDGET_RANK
+        if not 1 <= rank <= MAX_RANK:
+            raise UserError(f"--rank {rank} is outside 1 to {MAX_RANK}")
+        ranks = parse_ranks(self.ranks, generator.config.block_resolutions)
+        extras = parse_extras(self.extras)
+        try:
+            adapter = new_adapter(generator, rank, 1.0, ranks=ranks, extras=extras)
+        except ValueError as error:
+            raise UserError(f"--ranks and --extras: {error}; choose more") from None
+        if self.budget is not None:
+            room_for_components(adapter, self.budget)
+        return {"rank": rank, "ranks": ranks, "extras": extras, "budget": self.budget}
 
     def goes_on(self) -> bool:
         """It does."""
