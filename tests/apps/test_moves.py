@@ -168,6 +168,12 @@ def test_samples_are_repeatable_mixtures_of_three(prior, person):
     assert np.abs(np.asarray(expected).astype(int) - np.asarray(samples[0].image)).max() <= 1
 
 
+def test_samples_mix_as_many_anchors_as_asked_for(prior, person):
+    for support, count in ((1, 1), (2, 2), (None, 5)):
+        samples = sample(prior, person, count=3, support=support, weights="dirichlet")
+        assert {len(one.alpha) for one in samples} == {count}
+
+
 def test_beta_reaches_exactly_to_the_dilated_hull():
     corner = torch.tensor([[0.0, 1.0, 1e-9, 1e-9, 0.0]])
     wide = widen(corner, 0.1)
@@ -192,6 +198,7 @@ def test_samples_of_the_prior_are_its_faces(prior):
         (lambda p, q: interpolate(p, q, anchors=(0, 1), sweep=math.nan), "up to 180"),
         (lambda p, q: interpolate(p, None, anchors=(0, 1), move="pose"), "give a sweep"),
         (lambda p, q: sample(p, q, count=0), "1 to 10000"),
+        (lambda p, q: sample(p, q, support=0), "1 to 10000"),
         (lambda p, q: sample(p, q, beta=2), "0 .* to 1"),
     ],
 )

@@ -10,6 +10,7 @@ from PIL import Image
 from my3dgen import cli
 from my3dgen.apps.mesh import density_grid
 from my3dgen.apps.subject import subject_of
+from my3dgen.evaluate.demo import BUNDLED
 from my3dgen.prior.directions import DirectionFacts, save_directions
 
 
@@ -90,8 +91,10 @@ def test_a_loop_through_many_photos_with_stills_and_report(run, capsys, tmp_path
 
 
 def test_sample(run, capsys, tmp_path):
-    code, result, _ = run(capsys, "sample", "-o", tmp_path / "a.png", "--count", 3, "--beta", 0.1)
-    assert code == 0 and len(result["alphas"]) == 3
+    words = ["--count", 3, "--beta", 0.1, "--support", 2, "--stills", tmp_path / "all"]
+    code, result, _ = run(capsys, "sample", "-o", tmp_path / "a.png", *words)
+    assert code == 0 and [len(alpha) for alpha in result["alphas"]] == [2, 2, 2]
+    assert len(list((tmp_path / "all").iterdir())) == 3
     assert (tmp_path / "a.png").exists()
 
 
@@ -101,6 +104,44 @@ def test_edit(run, capsys, tmp_path):
     assert code == 0 and result["strengths"] == [-1, 1] and len(result["outside"]) == 2
     assert 0 < result["reach"] < 1
     assert (tmp_path / "a.png").exists()
+
+
+def test_edit_of_two_attributes_from_three_sides_with_a_report(run, capsys, tmp_path):
+    words = ["--direction", "smile=1.5", "--direction", "blink=-1", "--yaw", -30, 0, 30, "--strengths", 1, 2]
+    files = ["--report", tmp_path / "a.json", "--stills", tmp_path / "all"]
+    code, result, err = run(capsys, "edit", "-o", tmp_path / "a.png", *words, *files)
+    assert code == 0, err
+    assert result["direction"] == {"smile": 1.5, "blink": -1}
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["strengths"] == [0, 1, 2] and report["identity"][0] == 1  # 0 is drawn to compare with
+    assert len(result["distance"]) == 2 and result["distance"] == pytest.approx(
+        report["distance"][1:], abs=1e-3
+    )
+    assert size_of(result["chart"])[0] > 600
+    assert len(list((tmp_path / "all").iterdir())) == 6
+
+
+def test_edit_of_a_photo(run, capsys, tmp_path):
+    photo = BUNDLED / "photos" / "photo05.jpg"
+    words = [
+        "--photo",
+        photo,
+        "--pivot",
+        "--quality",
+        "draft",
+        "--strengths",
+        1,
+        "--stills",
+        tmp_path / "all",
+    ]
+    code, result, err = run(capsys, "edit", "-o", tmp_path / "a.png", *words, "--report", tmp_path / "a.json")
+    assert code == 0, err
+    assert len(result["psnr"]) == 2 and len(result["distance"]) == 1
+    (still,) = (tmp_path / "all").iterdir()
+    assert size_of(still) == size_of(photo)
+    Image.new("RGB", (200, 200)).save(tmp_path / "black.png")
+    code, _, err = run(capsys, "edit", "-o", tmp_path / "b.png", "--photo", tmp_path / "black.png")
+    assert code == 2 and "black.png: no face found" in err
 
 
 def level_of(prior, person) -> float:
@@ -132,6 +173,10 @@ def test_mesh(run, prior, person, capsys, tmp_path):
         ("interpolate", ["--anchors", "3", "1", "--to", 2], "not both"),
         ("interpolate", ["--anchors", "3", "1", "--report", "a.txt"], "ends in .json"),
         ("edit", ["--direction", "beard"], "it has: blink, smile"),
+        ("edit", ["--direction", "smile=big"], "NAME=WEIGHT"),
+        ("edit", ["--strengths"], "at least one number"),
+        ("edit", ["--pivot"], "give --photo, too"),
+        ("edit", ["--photo", "a.jpg", "--anchor", 1], "and no anchors"),
         ("mesh", [], ".glb or .ply"),
     ],
 )

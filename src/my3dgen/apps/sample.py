@@ -18,6 +18,7 @@ from my3dgen.person import Person
 from my3dgen.prior.store import Prior
 
 COUNT_LIMIT = 10_000
+SUPPORT_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def sample(
     person: Person | None = None,
     *,
     count: int = 12,
+    support: int | None = 3,
     beta: float | int = 0.0,
     weights: Literal["uniform", "dirichlet"] = "uniform",
     yaw_range: float | int = 0.0,
@@ -45,9 +47,10 @@ def sample(
 ) -> Iterator[Sample]:
     """Random appearances, drawn as they are taken; the same seed gives the same ones.
 
-    Each mixes three random anchors (MyStyle's rule; EG3D spec 5.8). `weights` are uniforms divided by
-    their sum, or a flat Dirichlet, which reaches nearer to single anchors. `beta` > 0 widens the triangle
-    about its centre until its corners have two weights of -beta: more variety, less likeness. The camera's
+    Each mixes `support` random anchors: three (MyStyle's rule; EG3D spec 5.8), or all of them (None), which
+    comes out near the mean. `weights` are uniforms divided by their sum, or a flat Dirichlet, which reaches
+    nearer to single anchors. `beta` > 0 widens the triangle about its centre until its corners have two
+    weights of -beta: more variety, less likeness. The camera's
     yaw is uniform within `yaw_range` (radians). Without a person each is a face of the prior, from seeds
     seed, seed + 1...
 
@@ -58,12 +61,15 @@ def sample(
         raise UserError(f"{count} samples is out of range; choose 1 to {COUNT_LIMIT}")
     if not 0 <= beta <= 1:
         raise UserError(f"beta {beta:g} is out of range; choose 0 (inside the anchors' hull) to 1")
+    if support is not None and not 1 <= support <= SUPPORT_LIMIT:
+        raise UserError(f"support {support} is out of range; choose 1 to {SUPPORT_LIMIT} anchors")
     subject = subject_of(prior, person, seed=seed, wanted=range(count))
     rng = torch.Generator().manual_seed(seed)
     if person is None:
         alphas = torch.eye(count)
     else:
-        alphas = widen(sample_alphas(count, len(subject.anchors), rng, weights=weights), float(beta))
+        alphas = sample_alphas(count, len(subject.anchors), rng, support=support, weights=weights)
+        alphas = widen(alphas, float(beta))
     yaws = (2 * torch.rand(count, generator=rng) - 1) * yaw_range
     ws, cameras = decode(alphas.to(subject.anchors), subject.anchors), subject.camera(yaws)
 
