@@ -39,6 +39,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "prior encoder": ("prior_encoder", "PriorEncoder", "train where a prior's inversion starts"),
     "prior directions": ("prior_directions", "PriorDirections", "find a prior's edit directions"),
     "evaluate prior": ("evaluate_prior", "EvaluatePrior", "a prior in figures, by heads it never saw"),
+    "evaluate method": ("evaluate_method", "EvaluateMethod", "adapters against full tuning and the prior"),
+    "evaluate person": ("evaluate_person", "EvaluatePerson", "a person file by photos it has not seen"),
     "peft export": ("peft_export", "PeftExport", "a person's adapter as a PEFT folder"),
     "peft import": ("peft_import", "PeftImport", "a PEFT folder's adapter into a person file"),
     "synthetic album": ("synthetic_album", "SyntheticAlbum", "photos of one synthetic person"),

@@ -94,8 +94,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     turned = read_album(out / "views" / "album")
     views = [select(turned, names) for names in shot["views"].values()]
 
-    kept = out / "anchors.safetensors"
-    stages.run("anchors", quality, lambda: find_anchors(prior, learn, quality, kept), ("faces",))
+    kept, inverting = out / "anchors.safetensors", INVERSIONS[quality]
+    stages.run("anchors", quality, lambda: find_anchors(prior, learn, inverting, kept), ("faces",))
     anchors = read_anchors(kept, learn.names)
 
     file = out / "person.safetensors"
@@ -103,7 +103,6 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     stages.run("personalize", quality, lambda: learn_person(lesson, file), ("anchors",))
     person = Person.load(file, prior)
 
-    inverting = INVERSIONS[quality]
     methods = [prior_alone(prior, inverting), personalised(prior, person, inverting)]
     if config.compare:
         full = out / "full.safetensors"

@@ -14,8 +14,7 @@ from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate.protocol import photograph
 from my3dgen.faces.album import Album
-from my3dgen.invert import QUALITIES as INVERSIONS
-from my3dgen.invert import Quality, invert
+from my3dgen.invert import InvertConfig, Quality, invert
 from my3dgen.personalize import FULL_RATE, finetune, personalize
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator
@@ -67,10 +66,10 @@ def to_album(photos: Path, folder: Path, prior: Prior) -> dict[str, Any]:
     }
 
 
-def find_anchors(prior: Prior, learn: Album, quality: Quality, path: Path) -> dict[str, Any]:
+def find_anchors(prior: Prior, learn: Album, config: InvertConfig, path: Path) -> dict[str, Any]:
     """Anchors of the learned photos, written to `path`."""
     unfinished = path.with_suffix(".part")
-    anchors = invert(prior, learn, INVERSIONS[quality], unfinished=unfinished)
+    anchors = invert(prior, learn, config, unfinished=unfinished)
     write_tensors(path, {"ws": anchors.ws, "cameras": anchors.cameras}, {})
     unfinished.unlink(missing_ok=True)
     return {"anchors": len(anchors)}

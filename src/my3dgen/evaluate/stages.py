@@ -41,6 +41,8 @@ class Stages:
 
     folder: Path
     stamps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    talks: bool = True
+    """Whether a line on stderr says what is done and what was kept."""
 
     def run(self, name: str, question: object, work: Callable[[], Any], needs: tuple[str, ...] = ()) -> Any:
         """The answer of `work()` (JSON), from the stamp if `question` and `needs` are unchanged.
@@ -52,9 +54,9 @@ class Stages:
         path = self.folder / f"{name}.json"
         stamp = read_stamp(path)
         if stamp.get("asked") == asked:
-            say(f"{name}: done before ({stamp['seconds']:.0f} s), kept")
+            self.tell(f"{name}: done before ({stamp['seconds']:.0f} s), kept")
         else:
-            say(f"{name} ...")
+            self.tell(f"{name} ...")
             path.unlink(missing_ok=True)  # its files are about to change: the old stamp no longer holds
             started = time.perf_counter()
             answer = work()
@@ -66,9 +68,14 @@ class Stages:
                 "answer": answer,
             }
             write_json(path, stamp)
-            say(f"{name}: {seconds:.0f} s")
+            self.tell(f"{name}: {seconds:.0f} s")
         self.stamps[name] = stamp
         return stamp["answer"]
+
+    def tell(self, line: str) -> None:
+        """Say it, if anyone shall hear."""
+        if self.talks:
+            say(line)
 
     def seconds(self) -> dict[str, float]:
         """Seconds of work by stage, of the run that did the work."""

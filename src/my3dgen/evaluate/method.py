@@ -1,0 +1,248 @@
+"""The benchmark of methods: what a small adapter keeps of a person that the prior and full tuning do not.
+
+Synthetic people that nothing was trained on are learned by every method of a protocol
+(`method_protocol`), then tested on held-out photos, on true views from other sides, and on what their
+alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from my3dgen import __version__
+from my3dgen.errors import UserError
+from my3dgen.evaluate.method_bench import other_row
+from my3dgen.evaluate.method_protocol import Protocol, Row
+from my3dgen.evaluate.method_summary import summarise
+from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
+from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
+from my3dgen.evaluate.prior import device_name
+from my3dgen.evaluate.stages import write_json
+from my3dgen.prior.store import Prior, load_prior
+from my3dgen.progress import say
+
+RESULTS = "results.json"
+TUNED_BY = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity")
+"""Figures of a table of rates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is measured, and where."""
+
+    prior: str
+    protocol: Protocol
+    out: Path
+    people: int
+    """The first so many of the protocol's."""
+    methods: tuple[str, ...] | None = None
+    """Of the protocol's, all by default."""
+    photos: tuple[int, ...] | None = None
+    """Numbers of photos, all by default."""
+    seed: int = 0
+    device: str = "cpu"
+    processes: int = 1
+
+    def check(self) -> None:
+        """Raises UserError for a number out of range."""
+        limits = {
+            "people": (1, len(self.protocol.people)),
+            "seed": (0, 2**32 - 1),
+            "processes": (1, 64),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"--{name} {getattr(self, name)} is out of range; choose {low} to {high}")
+
+    @property
+    def place(self) -> Place:
+        """Where the work is done."""
+        return Place(
+            prior=self.prior,
+            protocol=self.protocol,
+            out=self.out,
+            seed=self.seed,
+            device=self.device,
+            processes=self.processes,
+        )
+
+
+def evaluate_methods(asked: Asked) -> dict[str, Any]:
+    """Measure all rows not measured before; returns what OUT/results.json holds.
+
+    A row that fails is recorded with its error and tried again by the next call. Raises UserError for a
+    prior that does not draw heads on white, a value out of range, or a process that died.
+    """
+    asked.check()
+    protocol = asked.protocol
+    people = protocol.people[: asked.people]
+    rows = protocol.rows(people, asked.methods, asked.photos)
+    prior = checked_prior(asked.prior)
+    with taken(asked.out):
+        made = measure(asked.place, rows, RowPlan(protocol, people))
+        report = assemble(asked, prior, rows, made)
+        write_json(asked.out / RESULTS, report)
+    return report
+
+
+def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | None) -> list[dict[str, Any]]:
+    """The figures of a method at several rates, the means over the protocol's `tuning_people`.
+
+    Of the method's entries in the protocol the first counts, with its most photos. Raises UserError for a
+    method without a rate or a value out of range, and as `evaluate_methods`.
+    """
+    asked.check()
+    if not rates or any(not 0 < rate <= 1 for rate in rates):
+        raise UserError("--rates are numbers above 0 and up to 1, such as 0.001 0.002")
+    if steps is not None and not 1 <= steps <= 1_000_000:
+        raise UserError(f"--steps {steps} is out of range; choose 1 to 1000000")
+    people = asked.protocol.tuning_people
+    protocol = replace(asked.protocol, people=people)
+    first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
+    if first[0].training is None or method == "control":
+        raise UserError(f"'{method}' has no rate of its own; choose pti, full or lora")
+    rows = []
+    for rate in rates:
+        for row in first:
+            assert row.training is not None
+            training = replace(row.training, rate=rate, steps=steps or row.training.steps)
+            rows.append(replace(row, training=training, variant=f"-{training.steps}-{rate:g}"))
+    checked_prior(asked.prior)
+    with taken(asked.out):
+        made = measure(replace(asked.place, protocol=protocol), rows, RowPlan(protocol, people))
+    table = []
+    for rate in rates:
+        of_rate = [made[row] for row in rows if row.training is not None and row.training.rate == rate]
+        errors = [result["error"] for result in of_rate if "error" in result]
+        (summary,) = summarise([r for r in of_rate if "error" not in r]) or [{"figures": {}}]
+        figures = {n: summary["figures"][n]["mean"] for n in TUNED_BY if n in summary["figures"]}
+        table.append({"method": method, "rate": rate, "people": len(of_rate)} | figures | {"errors": errors})
+    return table
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """In which order work is done."""
+
+    protocol: Protocol
+    people: Sequence[int]
+
+    def phases(self, rows: Sequence[Row]) -> list[list[Job]]:
+        """Jobs in groups; those of a group may run side by side, each group needs those before it.
+
+        The longest rows come first, so that no process is left alone with one at the end.
+        """
+        controls = [row for row in rows if row.method == "control"]
+        borrowed = [other_row(row, self.protocol) for row in controls]
+        needed = [*rows, *borrowed]
+        anchors = {(row.person, row.photos, row.anchors): row for row in needed if row.photos}
+        others = [row for row in rows if row.method != "control"]
+        extra = [row for row in dict.fromkeys(borrowed) if row not in others]
+        learning = [Job("row", row) for row in others] + [Job("model", row) for row in extra]
+        return [
+            [Job("person", row) for row in {row.person: row for row in needed}.values()],
+            [Job("anchors", row) for row in sorted(anchors.values(), key=lambda row: -row.photos)],
+            sorted(learning, key=lambda job: -work_of(job.row, self.protocol)),
+            [Job("row", row) for row in controls],
+        ]
+
+
+def work_of(row: Row, protocol: Protocol) -> int:
+    """Pictures that training sees, a rough measure of how long a row takes."""
+    if row.training is None:
+        return 0
+    times = 1
+    if row.method == "pti":
+        times = protocol.album - protocol.learned + protocol.moments
+    return row.training.steps * row.training.batch * times
+
+
+def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> dict[Row, Result]:
+    """Do the work; the result of every row."""
+    made: dict[Row, Result] = {}
+    place.out.mkdir(parents=True, exist_ok=True)
+    with Workers(place) as workers:
+        for jobs in plan.phases(rows):
+            for done, (job, result) in enumerate(workers.run(jobs), start=1):
+                said = f": {result['error']}" if "error" in result else ""
+                name = "photos and views" if job.kind == "person" else job.row.name
+                say(f"{job.kind} {done} of {len(jobs)}, {job.row.person} {name}{said}")
+                if job.kind == "row":
+                    made[job.row] = job.row.key() | result
+    return made
+
+
+def assemble(asked: Asked, prior: Prior, rows: Sequence[Row], made: dict[Row, Result]) -> dict[str, Any]:
+    """The results as JSON values, rows in the protocol's order."""
+    results = [made[row] for row in rows]
+    return {
+        "my3dgen": __version__,
+        "commit": commit(),
+        "prior": prior.name,
+        "prior_sha256": prior.sha256,
+        "device": device_name(torch.device(asked.device)),
+        "torch": torch.__version__,
+        "seed": asked.seed,
+        "people": asked.people,
+        "perceptual_network": PERCEPTUAL_NETWORK,
+        "identity_network": IDENTITY_NETWORK,
+        "protocol": asked.protocol.to_json(),
+        "rows": results,
+        "failed": sum("error" in row for row in results),
+        "summary": summarise(results, asked.seed),
+    }
+
+
+def checked_prior(name: str) -> Prior:
+    """The prior on the CPU. Raises UserError for one that does not draw heads on white."""
+    prior = load_prior(name)
+    if not prior.config.white_back:
+        raise UserError(
+            f"prior '{prior.name}' does not draw heads on white, so it can't show synthetic people"
+        )
+    return prior
+
+
+@contextmanager
+def taken(out: Path) -> Iterator[None]:
+    """Holds a folder for one benchmark at a time. Raises UserError while another is at work in it."""
+    import fcntl
+
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another benchmark is at work in {out}; choose another --out") from None
+        yield
+
+
+def commit() -> str:
+    """The commit of the source in use, marked if it was changed since; the version where there is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", os.fspath(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout.strip()
+        # an installed package may lie inside somebody else's repository
+        tracked = subprocess.run(
+            ["git", "-C", os.fspath(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return found if tracked.returncode == 0 else __version__

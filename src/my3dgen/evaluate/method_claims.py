@@ -1,0 +1,152 @@
+"""The paper's claims put to the benchmark's figures: does each agree, with what certainty?
+
+A claim is a list of comparisons, each of lora of rank 1 with another method in one figure. A comparison
+agrees when the 95 % interval of the paired difference lies on the claimed side of zero, does not agree when
+it lies on the other, and is open when it holds zero, or when fewer than `ENOUGH` people have both, for then
+the interval is too narrow.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from my3dgen.evaluate.method_summary import lower_is_better
+
+ENOUGH = 5
+Verdict = Literal["agrees", "does not agree", "open"]
+
+NAMES: dict[str, str] = {
+    "heldout_psnr": "PSNR of held-out photos",
+    "heldout_ssim": "SSIM of held-out photos",
+    "heldout_perceptual": "perceptual distance of held-out photos",
+    "heldout_identity": "identity of held-out photos",
+    "views_psnr": "PSNR of unseen views",
+    "views_ssim": "SSIM of unseen views",
+    "views_perceptual": "perceptual distance of unseen views",
+    "views_identity": "identity of unseen views",
+    "view45_identity": "identity 45° aside",
+    "samples_identity": "identity of samples",
+    "samples_diversity": "diversity of samples",
+    "interpolation_least": "least identity on the way between photos",
+    "floaters": "floaters",
+    "depth_error": "error of the depth",
+    "bytes": "bytes on disk",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and where to look."""
+
+    title: str
+    words: str
+    others: tuple[str, ...]
+    """Methods that lora shall be better than."""
+    figures: tuple[str, ...]
+    by_photos: bool = False
+    """Whether to compare at every number of photos, or at the most alone."""
+
+
+CLAIMS = (
+    Claim(
+        "Identity is kept where the prior drifts",
+        "A personal adapter keeps the person in inversion and in views that the photo does not show; the "
+        "pretrained prior, even bent around that one photo, drifts.",
+        ("prior-w", "prior-w+", "pti"),
+        (
+            *("heldout_psnr", "heldout_ssim", "heldout_perceptual", "heldout_identity"),
+            *("views_psnr", "views_ssim", "views_perceptual", "views_identity", "view45_identity"),
+            *("floaters", "depth_error"),
+        ),
+    ),
+    Claim(
+        "It does not overfit as full tuning does",
+        "Tuning all weights on the same photos leaves floaters and wrong shapes in other views; the few "
+        "numbers of an adapter can't.",
+        ("full",),
+        ("heldout_identity", "views_psnr", "views_perceptual", "views_identity", "floaters", "depth_error"),
+        by_photos=True,
+    ),
+    Claim(
+        "New appearances without touching the weights again",
+        "Samples of the person's alpha-space, and ways between photos, are still the person. (Editing is not "
+        "measured here.)",
+        ("prior-w", "prior-w+", "full"),
+        ("samples_identity", "interpolation_least"),
+    ),
+    Claim(
+        "What is learned is the person",
+        "With another person's adapter, on the same anchors, the likeness is lost: it is in the adapter, not "
+        "in the anchors alone.",
+        ("control",),
+        ("heldout_psnr", "heldout_identity", "views_identity", "samples_identity"),
+    ),
+    Claim(
+        "A small file is enough",
+        "An adapter of rank 1 has about a hundredth of the generator's numbers and takes as much less room.",
+        ("full",),
+        ("bytes",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of lora of rank 1 against another method's."""
+
+    other: str
+    photos: int
+    anchors: str
+    figure: str
+    lora: float
+    theirs: float
+    difference: float
+    """lora minus the other, mean over people who have both."""
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+    @property
+    def name(self) -> str:
+        """The figure in words."""
+        return NAMES[self.figure]
+
+
+def compare(summary: Sequence[Mapping[str, Any]], claim: Claim) -> list[Comparison]:
+    """The comparisons of a claim that the results have figures for."""
+    by_group = {(e["method"], e["rank"], e["photos"], e["anchors"]): e for e in summary}
+    made = []
+    for other in claim.others:
+        entries = [e for e in summary if e["method"] == other and e["against"] is not None]
+        if entries and not claim.by_photos:
+            entries = [max(entries, key=lambda e: (e["photos"], e["anchors"] == "w"))]
+        for entry in entries:
+            reference = by_group[tuple(entry["against"])]
+            for figure in claim.figures:
+                if figure not in (entry["differences"] or {}):
+                    continue
+                apart = entry["differences"][figure]
+                made.append(
+                    Comparison(
+                        other=other,
+                        photos=entry["photos"],
+                        anchors=entry["anchors"],
+                        figure=figure,
+                        lora=reference["figures"][figure]["mean"],
+                        theirs=entry["figures"][figure]["mean"],
+                        difference=-apart["mean"],
+                        low=None if apart["high"] is None else -apart["high"],
+                        high=None if apart["low"] is None else -apart["low"],
+                        verdict=judge(figure, apart),
+                    )
+                )
+    return made
+
+
+def judge(figure: str, apart: Mapping[str, Any]) -> Verdict:
+    """Whether lora is better, from the interval of the other's figure minus lora's."""
+    low, high = apart["low"], apart["high"]
+    if apart["people"] < ENOUGH or low is None or high is None or low <= 0 <= high:
+        return "open"
+    others_have_more = low > 0
+    return "agrees" if others_have_more == lower_is_better(figure) else "does not agree"

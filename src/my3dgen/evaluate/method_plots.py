@@ -1,0 +1,227 @@
+"""The benchmark's plots: identity over yaw, quality over photos and over rank, and against bytes on disk."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from my3dgen.errors import UserError
+from my3dgen.evaluate.method_claims import NAMES
+from my3dgen.output import whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "prior-w": "#8c8c8c",
+    "prior-w+": "#4d4d4d",
+    "pti": "#cc8400",
+    "full": "#b2182b",
+    "lora": "#2166ac",
+    "control": "#762a83",
+}
+TITLES = {
+    "prior-w": "prior, W",
+    "prior-w+": "prior, W+",
+    "pti": "prior, PTI",
+    "full": "all weights",
+    "lora": "LoRA",
+    "control": "another's LoRA",
+}
+OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")
+OVER_RANK = ("heldout_psnr", "heldout_identity", "views_psnr", "views_identity")
+Entry = Mapping[str, Any]
+
+
+def check_plots() -> None:
+    """Raise UserError, with the remedy, unless plots can be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("plots need matplotlib; install it with: pip install 'my3dgen[report]'")
+
+
+def title_of(entry: Entry) -> str:
+    """A method in words, with its rank and, if they are not in W, its anchors."""
+    rank = f", rank {entry['rank']}" if entry["rank"] else ""
+    plus = ", W+ anchors" if entry["anchors"] == "w+" and not entry["method"].startswith("prior") else ""
+    return TITLES[entry["method"]] + rank + plus
+
+
+def leading(summary: Sequence[Entry]) -> list[Entry]:
+    """One entry a method: rank 1, most photos, W before W+."""
+    best: dict[str, Entry] = {}
+    for entry in summary:
+        if entry["rank"] > 1:
+            continue
+        now = best.get(entry["method"])
+        if now is None or _rank_of(entry) > _rank_of(now):
+            best[entry["method"]] = entry
+    return list(best.values())
+
+
+def _rank_of(entry: Entry) -> tuple[int, bool]:
+    return entry["photos"], entry["anchors"] == "w"
+
+
+def plot_all(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Write the plots that the results have figures for; name -> file name."""
+    check_plots()
+    summary = results["summary"]
+    figures = {
+        "yaw": over_yaw(results),
+        "photos": over_photos(summary),
+        "rank": over_rank(summary),
+        "bytes": against_bytes(summary),
+    }
+    names = {}
+    for name, figure in figures.items():
+        if figure is not None:
+            names[name] = f"method_{name}.png"
+            with whole(folder / names[name]) as beside:
+                figure.savefig(beside, dpi=150, metadata={"Software": None})
+    return names
+
+
+def over_yaw(results: Mapping[str, Any]) -> Figure | None:
+    """Identity and PSNR against the truth, from every yaw; the frontal view is the one inverted."""
+    groups = leading(results["summary"])
+    if not groups:
+        return None
+    figure, axes = _panels(2)
+    for axis, name, label in zip(
+        axes, ("identity", "psnr"), ("identity", "PSNR of the head, dB"), strict=True
+    ):
+        for entry in groups:
+            rows = [row for row in results["rows"] if "error" not in row and _same(row, entry)]
+            # a yaw may be missing where a person's true view was no usable photo
+            yaws = sorted({int(yaw) for row in rows for yaw in row["by_yaw"]})
+            means = [_mean([row["by_yaw"].get(str(yaw), {}).get(name) for row in rows]) for yaw in yaws]
+            colour = COLOURS[entry["method"]]
+            axis.plot(yaws, means, "o-", color=colour, label=title_of(entry), markersize=3.5)
+        axis.set_xticks(results["protocol"]["yaws"])
+        axis.set_xlabel("yaw of the view, degrees")
+        axis.set_ylabel(label)
+    _legend(figure, axes[0])
+    return figure
+
+
+def over_photos(summary: Sequence[Entry]) -> Figure | None:
+    """Quality over the number of photos, for methods that have several."""
+    series = _series([e for e in summary if e["rank"] <= 1 and e["photos"]], "photos")
+    return _lines(series, OVER_PHOTOS, "photos", "photos learned from") if series else None
+
+
+def over_rank(summary: Sequence[Entry]) -> Figure | None:
+    """Quality over the adapter's rank, at the most photos."""
+    lora = [e for e in summary if e["method"] == "lora"]
+    most = max((e["photos"] for e in lora), default=0)
+    series = _series([e for e in lora if e["photos"] == most], "rank")
+    return _lines(series, OVER_RANK, "rank", "rank of the adapter") if series else None
+
+
+def against_bytes(summary: Sequence[Entry]) -> Figure | None:
+    """What must be kept for a person, and the likeness it buys in unseen views."""
+    entries = [e for e in summary if "views_identity" in e["figures"]]
+    most = max((e["photos"] for e in entries), default=0)
+    shown = [e for e in entries if e["photos"] in (0, most)]
+    if len(shown) < 2:
+        return None
+    figure, (axis,) = _panels(1)
+    for entry in sorted(shown, key=lambda e: e["figures"]["bytes"]["mean"]):
+        size, quality = (entry["figures"][name] for name in ("bytes", "views_identity"))
+        marker = "s" if entry["anchors"] == "w+" else "o"
+        axis.errorbar(
+            size["mean"],
+            quality["mean"],
+            _bars([quality]),
+            fmt=marker,
+            color=COLOURS[entry["method"]],
+            alpha=0.45 + 0.55 / max(1, entry["rank"]),
+            capsize=2,
+            label=title_of(entry),
+        )
+    axis.set_xscale("log")
+    axis.set_xlabel("bytes on disk")
+    axis.set_ylabel(NAMES["views_identity"])
+    figure.set_size_inches(8, 3.6)
+    figure.legend(fontsize=8, frameon=False, loc="outside right upper")
+    return figure
+
+
+Series = dict[tuple[str, str], list[Entry]]
+
+
+def _series(entries: Sequence[Entry], over: str) -> Series:
+    """(method, anchors) -> entries in rising order, of those with more than one."""
+    made: Series = {}
+    for entry in sorted(entries, key=lambda e: e[over]):
+        made.setdefault((entry["method"], entry["anchors"]), []).append(entry)
+    return {key: some for key, some in made.items() if len(some) > 1}
+
+
+def _lines(series: Series, names: Sequence[str], over: str, label: str) -> Figure:
+    figure, axes = _panels(len(names))
+    ticks = sorted({entry[over] for entries in series.values() for entry in entries})
+    for axis, name in zip(axes, names, strict=True):
+        for place, ((method, anchors), entries) in enumerate(series.items()):
+            values = [entry["figures"][name] for entry in entries]
+            axis.errorbar(
+                # beside each other, for the intervals overlap
+                [entry[over] * 1.04 ** (place - (len(series) - 1) / 2) for entry in entries],
+                [value["mean"] for value in values],
+                _bars(values),
+                fmt="o--" if anchors == "w+" else "o-",
+                color=COLOURS[method],
+                capsize=2,
+                markersize=3.5,
+                label=TITLES[method] + (", W+ anchors" if anchors == "w+" else ""),
+            )
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.set_xlabel(label)
+        axis.set_title(NAMES[name], fontsize=9)
+    _legend(figure, axes[0])
+    return figure
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    """One for all panels, below them."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=6, loc="outside lower center")
+
+
+def _bars(values: Sequence[Mapping[str, float | None]]) -> list[list[float]] | None:
+    """Lengths of the intervals below and above the means; None where there are none."""
+    bars: list[list[float]] = [[], []]
+    for value in values:
+        mean, low, high = value["mean"], value["low"], value["high"]
+        if mean is None or low is None or high is None:
+            return None
+        bars[0].append(max(0.0, mean - low))
+        bars[1].append(max(0.0, high - mean))
+    return bars
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    across = 2 if count in (2, 4) else 1
+    down = -(-count // across)
+    figure = Figure(figsize=(4.2 * across, 3.1 * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel().tolist()
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _same(row: Entry, entry: Entry) -> bool:
+    return all(row[name] == entry[name] for name in ("method", "rank", "photos", "anchors"))
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known)

@@ -1,0 +1,324 @@
+"""What the benchmark of methods asks, as a JSON file: whom, how they are seen, and how each method works.
+
+A row is one person reproduced by one method from so many photos. Methods:
+
+- `prior-w`, `prior-w+`: the frozen prior, photos inverted in W or W+.
+- `pti`: the prior's inversion, then all weights tuned on each photo by itself (no album, so 0 photos).
+- `full`: all weights tuned on the album; `lora`: an adapter of a rank. Both search the alpha-space of the
+  anchors, which are the album's photos inverted in W or W+.
+- `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
+  adapter knows about its own person.
+
+People are held-out seeds beyond the last that `prior_people` can ask for, so no evaluation of a prior, no
+training's monitor and no training has met them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.evaluate.prior_people import MOST_SEEDS, RESERVED, SPAN
+from my3dgen.invert import InvertConfig
+from my3dgen.person import MAX_RANK
+from my3dgen.personalize import PersonalizeConfig
+from my3dgen.synthetic.album import HELD_OUT_EVERY
+from my3dgen.synthetic.factors import HELD_OUT_SEEDS
+from my3dgen.tune import TuneConfig
+
+FORMAT = 1
+MAX_BYTES = 1 << 20
+METHODS = ("prior-w", "prior-w+", "pti", "full", "lora", "control")
+RANKED = ("lora", "control")
+SPACES = ("w", "w+")
+OWN_SEEDS = HELD_OUT_SEEDS[RESERVED + MOST_SEEDS * SPAN :]
+"""Held-out seeds that no evaluation of a prior can ask for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how fast a method learns; the rest is as in `my3dgen.tune`."""
+
+    steps: int = 3000
+    batch: int = 2
+    rate: float = 2e-3
+    warm: int = 20
+    window: int | None = None
+    """Side of the raw window seen in a step; None for whole pictures."""
+
+    def tuning(self, seed: int) -> TuneConfig:
+        """For pivotal tuning."""
+        return TuneConfig(**asdict(self), seed=seed)
+
+    def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
+        """For an adapter, or for all weights, where the rank means nothing."""
+        return PersonalizeConfig(**asdict(self), rank=rank, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """Steps of a photo that becomes an anchor; a photo to be reproduced gets `factor_for` times as many."""
+
+    common_steps: int = 100
+    coarse_steps: int = 60
+    fine_steps: int = 40
+    rate: float = 0.15
+    batch: int = 8
+
+    def config(self, space: str, seed: int) -> InvertConfig:
+        """In W or W+."""
+        assert space in SPACES
+        return InvertConfig(**asdict(self), space="w+" if space == "w+" else "w", seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A method with its settings; its rows are all combinations of ranks, photos and anchors."""
+
+    method: str
+    photos: tuple[int, ...]
+    anchors: tuple[str, ...] = ("w",)
+    ranks: tuple[int, ...] = (0,)
+    """0 where there is no adapter."""
+    training: Training | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured at once."""
+
+    person: int
+    """Seed of the synthetic person."""
+    method: str
+    rank: int
+    photos: int
+    anchors: str
+    training: Training | None = None
+    variant: str = ""
+    """Tells rows apart that differ in their settings alone."""
+
+    @property
+    def name(self) -> str:
+        """Such as `lora-r1-50-w`: unique among the rows of a person."""
+        rank = f"-r{self.rank}" if self.rank else ""
+        return f"{self.method}{rank}-{self.photos}-{self.anchors}{self.variant}"
+
+    def key(self) -> dict[str, Any]:
+        """The row's identity in the results."""
+        return {name: getattr(self, name) for name in ("person", "method", "rank", "photos", "anchors")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything the figures depend on, besides the prior and the seed of random draws."""
+
+    people: tuple[int, ...]
+    """Seeds of synthetic people."""
+    tuning_people: tuple[int, ...]
+    """Others, on whom learning rates are chosen."""
+    album: int
+    """Photos of a person, every sixth of them held out."""
+    photo_size: int
+    """Side of the photos in pixels."""
+    yaws: tuple[int, ...]
+    """Degrees of the true views; 0, the one that is inverted, among them."""
+    moments: int
+    """Held-out photos that are seen from all yaws."""
+    samples: int
+    """Appearances drawn from alpha-space."""
+    sample_yaw: int
+    """Degrees to either side that samples are seen from."""
+    interpolations: int
+    """Pairs of anchors to go between."""
+    interpolation_steps: int
+    inversion: Inversion = field(default_factory=Inversion)
+    methods: tuple[Entry, ...]
+
+    @property
+    def learned(self) -> int:
+        """Photos of an album that may be learned from."""
+        return self.album - self.album // HELD_OUT_EVERY
+
+    def after(self, person: int) -> int:
+        """The next person of the list, whose adapter is the control."""
+        return self.people[(self.people.index(person) + 1) % len(self.people)]
+
+    def rows(
+        self,
+        people: Sequence[int],
+        methods: Sequence[str] | None = None,
+        photos: Sequence[int] | None = None,
+    ) -> list[Row]:
+        """The rows of some people, person by person; `methods` and `photos` leave out all others.
+
+        Methods that learn from no album are kept whatever `photos` says. Raises UserError when nothing is
+        left.
+        """
+        kept = [entry for entry in self.methods if methods is None or entry.method in methods]
+        if missing := sorted(set(methods or ()) - {entry.method for entry in kept}):
+            known = ", ".join(dict.fromkeys(entry.method for entry in self.methods))
+            raise UserError(f"no method '{missing[0]}' in the protocol; it has {known}")
+        rows = [
+            Row(
+                person=person,
+                method=entry.method,
+                rank=rank,
+                photos=count,
+                anchors=space,
+                training=entry.training,
+            )
+            for person in people
+            for entry in kept
+            for rank in entry.ranks
+            for count in entry.photos
+            for space in entry.anchors
+            if photos is None or count in photos or count == 0
+        ]
+        if not rows:
+            counts = sorted({count for entry in kept for count in entry.photos})
+            raise UserError(f"no row is left; these methods have {', '.join(map(str, counts))} photos")
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """As `read_protocol` reads it."""
+        return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+
+
+def read_protocol(path: Path) -> Protocol:
+    """A protocol file, every value checked. Raises FileFormatError that names what is wrong."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileFormatError(f"{path} is larger than {MAX_BYTES >> 20} MB; a protocol is a short list")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read ({error.strerror}); give a protocol file") from None
+    except (ValueError, RecursionError):
+        raise FileFormatError(f"{path} is not JSON; benches/protocol.json shows the form") from None
+    try:
+        return parse_protocol(content)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {error}; benches/protocol.json shows the form") from None
+
+
+def parse_protocol(content: Any) -> Protocol:
+    """A protocol from JSON values. Raises ValueError that says what is wrong."""
+    values = dict(_object(content, "the protocol"))
+    if values.pop("format", None) != FORMAT:
+        raise ValueError(f"'format' is not {FORMAT}")
+    _check_names(values, Protocol, "the protocol")
+    people = _seeds(values["people"], "people")
+    tuning = _seeds(values["tuning_people"], "tuning_people")
+    if not people or set(people) & set(tuning):
+        raise ValueError("'people' is empty or shares seeds with 'tuning_people'")
+    yaws = _integers(values["yaws"], "yaws", -50, 50)
+    if 0 not in yaws or list(yaws) != sorted(set(yaws)):
+        raise ValueError("'yaws' are not different degrees in rising order with 0 among them")
+    limits = {
+        "album": (HELD_OUT_EVERY, 600),
+        "photo_size": (256, 2048),
+        "moments": (1, 100),
+        "samples": (2, 10_000),
+        "sample_yaw": (0, 60),
+        "interpolations": (1, 100),
+        "interpolation_steps": (3, 100),
+    }
+    numbers = {name: _integer(values[name], name, *span) for name, span in limits.items()}
+    if numbers["photo_size"] % 64:
+        raise ValueError("'photo_size' is not a multiple of 64")
+    if numbers["moments"] > numbers["album"] // HELD_OUT_EVERY:
+        raise ValueError(
+            f"'moments' are more than the held-out photos, a sixth of 'album' {numbers['album']}"
+        )
+    entries = values["methods"]
+    if not isinstance(entries, list) or not entries:
+        raise ValueError("'methods' is not a list of methods")
+    learned = numbers["album"] - numbers["album"] // HELD_OUT_EVERY
+    protocol = Protocol(
+        people=people,
+        tuning_people=tuning,
+        yaws=yaws,
+        inversion=_settings(values.get("inversion", {}), Inversion, "inversion"),
+        methods=tuple(_entry(entry, learned) for entry in entries),
+        **numbers,
+    )
+    names = [row.name for row in protocol.rows(people[:1])]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"'methods' has the row {min(twice)} twice")
+    return protocol
+
+
+def _entry(content: Any, learned: int) -> Entry:
+    values = _object(content, "a method")
+    method = values.get("method")
+    if method not in METHODS:
+        raise ValueError(f"'method' is {str(method)[:40]!r}, not one of {', '.join(METHODS)}")
+    _check_names(values, Entry, method)
+    least, most = (0, 0) if method == "pti" else (1, learned)
+    photos = _integers(values["photos"], f"{method}: photos", least, most)
+    anchors = values.get("anchors", ["w"])
+    if not isinstance(anchors, list) or not anchors or not set(anchors) <= set(SPACES):
+        raise ValueError(f"'{method}: anchors' are not a list of w and w+")
+    if method.startswith("prior-") and anchors != [method.removeprefix("prior-")]:
+        raise ValueError(f"'{method}: anchors' are those of the method itself")
+    ranks = (0,)
+    if method in RANKED:
+        ranks = _integers(values.get("ranks"), f"{method}: ranks", 1, MAX_RANK)
+    elif "ranks" in values:
+        raise ValueError(f"'{method}' has no ranks")
+    training = None
+    if not method.startswith("prior-"):
+        training = _settings(values.get("training", {}), Training, f"{method}: training")
+    return Entry(method=method, photos=photos, anchors=tuple(anchors), ranks=ranks, training=training)
+
+
+def _settings(content: Any, kind: type, name: str) -> Any:
+    values = _object(content, name)
+    _check_names(values, kind, name, all_of_them=False)
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "rate":
+            if type(value) not in (int, float) or not 0 < value <= 1:
+                raise ValueError(f"'{name}: rate' is not between 0 and 1")
+            checked[key] = float(value)
+        elif key == "window" and value is None:
+            checked[key] = None
+        else:
+            low = 0 if key in ("common_steps", "warm") else 1
+            checked[key] = _integer(value, f"{name}: {key}", low, 1_000_000)
+    return kind(**checked)
+
+
+def _check_names(values: Mapping[str, Any], kind: type, name: str, *, all_of_them: bool = True) -> None:
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"{name} has the unknown entry {unknown[0][:40]!r}")
+    optional = {"inversion", "anchors", "ranks", "training"}
+    if all_of_them and (missing := sorted(known - optional - set(values))):
+        raise ValueError(f"{name} lacks '{missing[0]}'")
+
+
+def _object(content: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} is not an object")
+    return content
+
+
+def _integer(value: Any, name: str, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"'{name}' is not a whole number from {low} to {high}")
+    return value
+
+
+def _integers(values: Any, name: str, low: int, high: int) -> tuple[int, ...]:
+    if not isinstance(values, list) or not 1 <= len(values) <= 1000:
+        raise ValueError(f"'{name}' is not a list of numbers")
+    return tuple(_integer(value, name, low, high) for value in values)
+
+
+def _seeds(values: Any, name: str) -> tuple[int, ...]:
+    seeds = _integers(values, name, OWN_SEEDS[0], OWN_SEEDS[-1])
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"'{name}' has a seed twice")
+    return seeds

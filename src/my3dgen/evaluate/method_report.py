@@ -1,0 +1,209 @@
+"""The benchmark of methods for people: a table for a terminal, and a page with plots and pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from my3dgen.apps.sheet import save_image, sheet
+from my3dgen.errors import FileFormatError
+from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, compare
+from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
+from my3dgen.output import whole
+
+PAGE = "results.md"
+MAX_BYTES = 256 << 20
+CELL = 160
+SHEETS = 2
+"""People whose views are shown."""
+COLUMNS = {
+    "heldout_psnr": "held-out PSNR, dB",
+    "heldout_ssim": "SSIM",
+    "heldout_perceptual": "perceptual",
+    "heldout_identity": "identity",
+    "view15_identity": "15° identity",
+    "view30_identity": "30° identity",
+    "view45_identity": "45° identity",
+    "views_psnr": "views PSNR, dB",
+    "views_perceptual": "perceptual",
+    "samples_identity": "samples identity",
+    "samples_diversity": "diversity",
+    "interpolation_least": "ways, least identity",
+    "floaters": "floaters",
+    "depth_error": "depth error",
+}
+SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
+NEEDED = ("prior", "prior_sha256", "device", "commit", "people", "protocol", "rows", "summary")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A results.json. Raises FileFormatError for anything else."""
+    remedy = "write one with: my3dgen evaluate method --out FOLDER"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileFormatError(
+                f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no results.json; {remedy}"
+            )
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, RecursionError):
+        raise FileFormatError(f"{path} is not JSON; {remedy}") from None
+    if not isinstance(results, dict) or (missing := [name for name in NEEDED if name not in results]):
+        what = f"lacks '{missing[0]}'" if isinstance(results, dict) else "is not an object"
+        raise FileFormatError(f"{path} {what}, so it is no results.json; {remedy}")
+    return results
+
+
+def number(figure: str, value: float) -> str:
+    """A figure with the digits it can carry."""
+    if figure in ("bytes", "parameters", "seconds", "peak_memory_mb"):
+        return f"{value:,.0f}"
+    if figure in ("floaters", "depth_error"):
+        return f"{value:.4f}"
+    return f"{value:.2f}" if "psnr" in figure else f"{value:.3f}"
+
+
+def signed(figure: str, value: float) -> str:
+    """A difference, always with its sign."""
+    return ("+" if value >= 0 else "") + number(figure, value)
+
+
+def interval(figure: str, low: float | None, high: float | None) -> str:
+    """An interval in brackets after a space, or nothing."""
+    return "" if low is None or high is None else f" [{number(figure, low)}, {number(figure, high)}]"
+
+
+def cell(entry: Mapping[str, Any], figure: str) -> str:
+    """A mean with its interval; a dash for what a method does not have."""
+    value = entry["figures"].get(figure)
+    if value is None:
+        return "-"
+    return number(figure, value["mean"]) + interval(figure, value["low"], value["high"])
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The main figures for a terminal, a line for each kind of row."""
+    rows: list[Sequence[str]] = [("method", "photos", "people", *SHORT)]
+    for entry in results["summary"]:
+        figures = [
+            number(name, entry["figures"][name]["mean"]) if name in entry["figures"] else "-"
+            for name in SHORT
+        ]
+        rows.append((title_of(entry), str(entry["photos"]), str(entry["people"]), *figures))
+    lines = aligned(rows)
+    if results.get("failed"):
+        first = next(row for row in results["rows"] if "error" in row)
+        lines.append(
+            f"{results['failed']} of {len(results['rows'])} rows failed, the first with: {first['error']}"
+        )
+    return "\n".join(lines)
+
+
+def rates_table(rates: Sequence[Mapping[str, Any]]) -> str:
+    """Figures of a method by rate, for a terminal."""
+    names = list(
+        dict.fromkeys(n for r in rates for n in r if n not in ("method", "rate", "people", "errors"))
+    )
+    rows = [("rate", *names)]
+    for rate in rates:
+        rows.append((f"{rate['rate']:g}", *(number(n, rate[n]) if n in rate else "-" for n in names)))
+    lines = aligned(rows)
+    lines += [f"{rate['rate']:g}: {error}" for rate in rates for error in rate["errors"]]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells in columns, the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
+    """Write `docs`/results.md, its plots and its sheets; pictures of rows are taken from the folder `work`
+    where they are. Returns the page. Raises UserError without matplotlib."""
+    import jinja2
+
+    folder = docs / "pictures"
+    plots, sheets = plot_all(results, folder), draw_sheets(results, work, folder)
+    claims = [(claim, compare(results["summary"], claim)) for claim in CLAIMS]
+    most = max((entry["photos"] for entry in results["summary"]), default=0)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # Markdown of our own numbers and names
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = environment.get_template("method_report.md.jinja").render(
+        results=results,
+        claims=claims,
+        all=[comparison for _, comparisons in claims for comparison in comparisons],
+        main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
+        columns=[name for name in COLUMNS if any(name in e["figures"] for e in results["summary"])],
+        headings=COLUMNS,
+        enough=ENOUGH,
+        titles=TITLES,
+        plots=plots,
+        sheets=sheets,
+        title_of=title_of,
+        cell=cell,
+        number=number,
+        signed=signed,
+        interval=interval,
+    )
+    with whole(docs / PAGE) as beside:
+        beside.write_text(text.rstrip() + "\n", encoding="utf-8")
+    return docs / PAGE
+
+
+def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, Any]:
+    """Sheets like the paper's figures, a row a method and the truth on top: `views` of the first people, and
+    `photos`, `samples` and `interpolation` of the first; names of files, None where there are no pictures."""
+    shown = leading(results["summary"])
+    people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
+    yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
+    made: dict[str, Any] = {"views": [], "photos": None, "samples": None, "interpolation": None}
+    for place, person in enumerate(people[:SHEETS]):
+        page = methods_sheet(work, person, "views", shown, yaws)
+        if page is not None:
+            made["views"].append(save_image(page, folder / f"method_views{place + 1}.jpg").name)
+    for name in ("photos", "samples", "interpolation") if people else ():
+        page = methods_sheet(work, people[0], name, shown, None)
+        if page is not None:
+            made[name] = save_image(page, folder / f"method_{name}.jpg").name
+    return made
+
+
+def methods_sheet(
+    work: Path, person: int, name: str, entries: Sequence[Mapping[str, Any]], captions: Sequence[str] | None
+) -> Image.Image | None:
+    """A person's pictures of one kind by every method that has them; None if none has."""
+    folder = work / "people" / str(person) / "pictures"
+    rows = {"truth": folder / f"truth.{name}.jpg"}
+    for entry in entries:
+        rank = f"-r{entry['rank']}" if entry["rank"] else ""
+        row = f"{entry['method']}{rank}-{entry['photos']}-{entry['anchors']}"
+        rows[title_of(entry)] = folder / f"{row}.{name}.jpg"
+    strips = {title: squares(path) for title, path in rows.items() if path.is_file()}
+    if not set(strips) - {"truth"}:
+        return None
+    columns = max(map(len, strips.values()))
+    blank = Image.new("RGB", (CELL, CELL), "white")
+    pictures = [p for some in strips.values() for p in [*some, *[blank] * (columns - len(some))]]
+    words = None
+    if captions is not None and len(captions) == columns:
+        words = [*[""] * (len(pictures) - columns), *captions]
+    return sheet(pictures, words, columns=columns, row_titles=list(strips), cell=CELL)
+
+
+def squares(path: Path) -> list[Image.Image]:
+    """The pictures that were saved side by side."""
+    with Image.open(path) as page:
+        side = page.height
+        return [page.crop((x, 0, x + side, side)).convert("RGB") for x in range(0, page.width, side)]

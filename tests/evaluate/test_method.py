@@ -1,0 +1,215 @@
+import json
+import math
+
+import pytest
+import torch
+
+from my3dgen import cli
+from my3dgen.errors import FileFormatError, UserError
+from my3dgen.evaluate import method
+from my3dgen.evaluate.method import Asked, RowPlan, evaluate_methods, tune_method
+from my3dgen.evaluate.method_bench import Bench
+from my3dgen.evaluate.method_people import read_case
+from my3dgen.evaluate.method_protocol import parse_protocol
+from my3dgen.evaluate.method_report import draw_sheets, read_results, squares, table, write_docs
+from my3dgen.person import Person
+from my3dgen.prior.store import load_prior
+
+ROWS = 7
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Where the benchmark ran; tests of this file share it and run in order."""
+    return tmp_path_factory.mktemp("method")
+
+
+@pytest.fixture
+def asked(toy_protocol, tiny_prior, work):
+    return Asked(
+        prior=str(tiny_prior.folder), protocol=parse_protocol(toy_protocol), out=work / "out", people=2
+    )
+
+
+def test_the_whole_benchmark(asked, work, tiny_prior):
+    report = evaluate_methods(asked)
+    assert report == json.loads((work / "out" / "results.json").read_text())
+    rows = report["rows"]
+    assert len(rows) == 2 * ROWS and report["failed"] == 0
+    assert report["prior_sha256"] == tiny_prior.sha256 and report["device"] == "cpu" and report["commit"]
+    for row in rows:
+        numbers = [v for v in row.values() if isinstance(v, float)]
+        assert all(map(math.isfinite, numbers)) and len(numbers) > 20
+        assert set(row["by_yaw"]) == {"-30", "0", "30"}
+        assert 0 <= row["floaters"] <= 1 and 0 <= row["depth_missed"] <= 1
+    by_name = {(r["method"], r["rank"], r["photos"]): r for r in rows if r["person"] == rows[0]["person"]}
+    prior, full = by_name["prior-w", 0, 5], by_name["full", 0, 5]
+    lora, wide = by_name["lora", 1, 5], by_name["lora", 2, 5]
+    assert prior["parameters"] == 0 < lora["parameters"] < wide["parameters"] < full["parameters"]
+    assert prior["bytes"] < lora["bytes"] < full["bytes"]
+    assert by_name["pti", 0, 0]["samples_identity"] is None
+    assert by_name["lora", 1, 1]["interpolation_least"] is None  # one anchor leads nowhere
+    assert by_name["control", 1, 5]["heldout_psnr"] != lora["heldout_psnr"]
+    folder = work / "out" / "people" / str(lora["person"])
+    file = folder / "lora-r1-5-w.safetensors"
+    assert lora["bytes"] == file.stat().st_size and len(Person.load(file, tiny_prior).anchors) == 5
+    # one picture a yaw, and the truth beside
+    assert len(squares(folder / "pictures" / "full-5-w.views.jpg")) == 3
+    assert len(squares(folder / "pictures" / "truth.views.jpg")) == 3
+
+
+def test_what_is_done_is_kept_and_what_is_missing_is_made_by_other_processes(asked, work, monkeypatch):
+    before = json.loads((work / "out" / "results.json").read_text())
+    monkeypatch.setattr(Bench, "measure", lambda *_: pytest.fail("measured again"))
+    assert evaluate_methods(asked)["rows"] == before["rows"]
+    monkeypatch.undo()
+    person = asked.protocol.people[0]
+    (work / "out" / "people" / str(person) / "stages" / "lora-r1-5-w.json").unlink()
+    again = evaluate_methods(Asked(**(vars(asked) | {"processes": 2})))
+    drop = ("seconds", "peak_memory_mb")
+    for old, new in zip(before["rows"], again["rows"], strict=True):
+        assert {k: v for k, v in old.items() if k not in drop} == {
+            k: v for k, v in new.items() if k not in drop
+        }
+
+
+def test_a_failed_row_is_recorded_and_tried_again(asked, work, monkeypatch):
+    person = asked.protocol.people[1]
+    stamp = work / "out" / "people" / str(person) / "stages" / "full-5-w.json"
+    stamp.unlink()
+
+    def broken(*_, **__):
+        raise UserError("personalization diverged at step 1")
+
+    monkeypatch.setattr("my3dgen.evaluate.method_bench.learn", broken)
+    report = evaluate_methods(asked)
+    (failed,) = [row for row in report["rows"] if "error" in row]
+    assert failed == {
+        "person": person,
+        "method": "full",
+        "rank": 0,
+        "photos": 5,
+        "anchors": "w",
+        "error": "personalization diverged at step 1",
+    }
+    assert report["failed"] == 1 and "1 of 14 rows failed" in table(report) and not stamp.exists()
+    full = next(entry for entry in report["summary"] if entry["method"] == "full")
+    assert full["people"] == 1
+    monkeypatch.undo()
+    assert evaluate_methods(asked)["failed"] == 0
+
+
+def test_rows_of_some_methods_and_photos(asked, work):
+    few = evaluate_methods(Asked(**(vars(asked) | {"people": 1, "methods": ("lora",), "photos": (1,)})))
+    assert [row["method"] for row in few["rows"]] == ["lora"] and few["people"] == 1
+    with pytest.raises(UserError, match="--people 3 is out of range; choose 1 to 2"):
+        evaluate_methods(Asked(**(vars(asked) | {"people": 3})))
+
+
+def test_photos_are_nested_and_begin_with_the_most_frontal(asked, work):
+    seed = asked.protocol.people[0]
+    bench = Bench(load_prior(asked.prior), asked.protocol, asked.out, 0)
+    case = bench.person(seed)
+    frontal = case.learn.cameras[:, 11]  # of a camera that is 2.7 away from the head
+    assert frontal[0] == frontal.max() and len(case.learn) == 5 and len(case.test) == 1
+    assert set(case.learn.names).isdisjoint(case.test.names)
+    stages = bench.stages(seed)
+    bench.person(seed, stages)
+    photos, views = (stages.stamps[name]["answer"] for name in ("photos", "views"))
+    again = read_case(seed, photos, views, bench.folder(seed))
+    assert again.learn.names == case.learn.names
+    (moment,) = case.moments
+    assert moment.yaws == (-30, 0, 30) and moment.source == 1
+    masks = moment.album.masks
+    assert masks is not None and set(masks.unique().tolist()) <= {0, 1}
+    head = moment.depth > 0
+    assert head.any() and moment.depth[head].min() > 2 and moment.depth[head].max() < 3.4
+    # the photo is white where the exact mask has no head
+    background = moment.album.images.mean(1)[masks[:, 0] == 0]
+    assert (background > 0.8).float().mean() > 0.9
+
+
+def test_jobs_wait_for_what_they_need(asked):
+    protocol = asked.protocol
+    rows = protocol.rows(protocol.people[:1])
+    phases = RowPlan(protocol, protocol.people[:1]).phases(rows)
+    kinds = [[job.kind for job in jobs] for jobs in phases]
+    # the control's adapter is that of a person who has no rows here
+    assert kinds[0] == ["person"] * 2 and kinds[1] == ["anchors"] * 4 and kinds[3] == ["row"]
+    assert kinds[2].count("model") == 1 and kinds[2].count("row") == ROWS - 1
+
+
+def test_rates_are_compared_on_people_of_their_own(asked, work):
+    table_of_rates = tune_method(
+        Asked(**(vars(asked) | {"out": work / "tuning"})), "lora", [1e-4, 5e-2], steps=3
+    )
+    assert [row["rate"] for row in table_of_rates] == [1e-4, 5e-2]
+    slow, fast = (row["heldout_psnr"] for row in table_of_rates)
+    assert slow != fast and not any(row["errors"] for row in table_of_rates)
+    people = {path.name for path in (work / "tuning" / "people").iterdir()}
+    assert people == {str(seed) for seed in asked.protocol.tuning_people}
+    with pytest.raises(UserError, match="has no rate of its own"):
+        tune_method(asked, "prior-w", [1e-3], None)
+    with pytest.raises(UserError, match="--rates"):
+        tune_method(asked, "lora", [], None)
+
+
+def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
+    results = read_results(work / "out" / "results.json")
+    evaluate_methods(asked)
+    page = write_docs(read_results(work / "out" / "results.json"), work / "out", tmp_path)
+    text = page.read_text()
+    for word in ("prior, W", "prior, PTI", "all weights", "LoRA, rank 1", "another's LoRA", "## 5. "):
+        assert word in text
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    linked = {part.split(")")[0] for part in text.split("](pictures/")[1:]}
+    assert linked == names and {"method_yaw.png", "method_views1.jpg", "method_samples.jpg"} <= names
+    assert "\n\n\n\n" not in text and "None" not in text and "nan" not in text
+    # without the pictures of rows the figures alone are told
+    assert draw_sheets(results, tmp_path / "nowhere", tmp_path / "none")["views"] == []
+    assert cli.main(["evaluate", "method", "--report", str(work / "out" / "results.json")]) == 0
+    assert "LoRA, rank 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"prior": 1}', "[" * 100_000])
+def test_other_files_are_no_results(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(FileFormatError, match="write one with"):
+        read_results(path)
+
+
+def test_one_benchmark_at_a_time(tmp_path):
+    with (
+        method.taken(tmp_path / "out"),
+        pytest.raises(UserError, match="another benchmark is at work"),
+        method.taken(tmp_path / "out"),
+    ):
+        pass
+    with method.taken(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "absent.json"], "cannot be read"),
+        (["--rates", "0.1"], "go with --tune"),
+        (["--tune", "lora", "--report", "x.json"], "give one of them"),
+        (["--photos", "one"], "write numbers with commas"),
+        (["--methods", "lara"], "no method 'lara'"),
+        (["--processes", "0"], "--processes 0 is out of range"),
+    ],
+)
+def test_wrong_options_are_told_at_once(toy_protocol, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.json").write_text(json.dumps(toy_protocol))
+    assert cli.main(["evaluate", "method", "--protocol", "toy.json", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_device_memory_is_counted_where_there_is_one():
+    from my3dgen.evaluate.method_learn import forget_peak_memory, peak_memory_mb
+
+    forget_peak_memory(torch.device("cpu"))
+    assert 10 < peak_memory_mb(torch.device("cpu")) < 1e6

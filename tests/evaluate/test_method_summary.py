@@ -1,0 +1,80 @@
+import pytest
+
+from my3dgen.evaluate.method_claims import CLAIMS, compare
+from my3dgen.evaluate.method_summary import intervals, reference_of, summarise
+
+
+def row(person, method, rank=0, photos=50, anchors="w", **figures):
+    return {"person": person, "method": method, "rank": rank, "photos": photos, "anchors": anchors} | figures
+
+
+def test_differences_are_paired():
+    rows = [row(p, "lora", 1, views_psnr=10.0 * p, by_yaw={}) for p in range(6)]
+    rows += [row(p, "full", views_psnr=10.0 * p - 1, samples_identity=None) for p in range(6)]
+    lora, full = summarise(rows)
+    assert lora["differences"] is None and full["against"] == ["lora", 1, 50, "w"]
+    # people differ a lot, methods by exactly 1
+    assert full["differences"]["views_psnr"] == {"mean": -1, "low": -1, "high": -1, "people": 6}
+    spread = full["figures"]["views_psnr"]
+    assert spread["low"] < 15 < spread["mean"] + 1 < spread["high"]
+    assert set(full["figures"]) == {"views_psnr"}  # neither the key nor what does not apply
+
+
+def test_failed_rows_count_nowhere():
+    rows = [row(1, "lora", 1, error="diverged"), row(2, "lora", 1, bytes=5), row(1, "full", bytes=9)]
+    lora, full = summarise(rows)
+    assert lora["people"] == 1 and lora["figures"]["bytes"] == {
+        "mean": 5,
+        "low": None,
+        "high": None,
+        "people": 1,
+    }
+    assert full["differences"] == {}  # nobody has both
+
+
+def test_the_interval_is_that_of_the_mean():
+    values = {p: {"x": float(p % 2)} for p in range(400)}
+    found = intervals(values, 0)["x"]
+    # a mean of 400 coins has a standard error of 0.025
+    assert found["low"] == pytest.approx(0.451, abs=0.01) and found["high"] == pytest.approx(0.549, abs=0.01)
+    assert intervals(values, 0) == intervals(values, 0)
+
+
+def test_the_reference_has_the_same_photos_if_it_can():
+    groups = dict.fromkeys([("lora", 1, 5, "w"), ("lora", 1, 50, "w"), ("lora", 1, 50, "w+")])
+    assert reference_of(("full", 0, 5, "w"), groups) == ("lora", 1, 5, "w")
+    assert reference_of(("full", 0, 50, "w+"), groups) == ("lora", 1, 50, "w+")
+    assert reference_of(("pti", 0, 0, "w"), groups) == ("lora", 1, 50, "w")
+    assert reference_of(("lora", 1, 5, "w"), groups) is None
+    assert reference_of(("full", 0, 5, "w"), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("figure", "step", "people", "verdict"),
+    [
+        ("views_identity", -0.1, 6, "agrees"),  # full tuning is worse
+        ("views_identity", +0.1, 6, "does not agree"),
+        ("floaters", +0.1, 6, "agrees"),  # less is better
+        ("floaters", -0.1, 6, "does not agree"),
+        ("views_identity", -0.1, 4, "open"),  # too few people
+        ("views_identity", 0.0, 6, "open"),
+    ],
+)
+def test_verdicts_on_the_claim_that_full_tuning_overfits(figure, step, people, verdict):
+    rows = [row(p, "lora", 1, **{figure: 0.5 + 0.01 * p}) for p in range(people)]
+    rows += [row(p, "full", **{figure: 0.5 + 0.01 * p + step}) for p in range(people)]
+    claim = next(claim for claim in CLAIMS if claim.others == ("full",) and figure in claim.figures)
+    (found,) = compare(summarise(rows), claim)
+    assert found.verdict == verdict
+    assert found.difference == pytest.approx(-step) and found.lora - found.theirs == pytest.approx(-step)
+
+
+def test_a_claim_about_photos_is_compared_at_each_number_of_them():
+    rows = [
+        row(p, method, rank, photos, views_psnr=20.0)
+        for p in range(5)
+        for method, rank in (("lora", 1), ("full", 0))
+        for photos in (1, 50)
+    ]
+    claim = next(claim for claim in CLAIMS if claim.by_photos)
+    assert sorted(c.photos for c in compare(summarise(rows), claim)) == [1, 50]
