@@ -215,7 +215,17 @@ def test_not_a_person(tmp_path):
     refused(tmp_path / "other.safetensors", "no card")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 33)
-    refused(tmp_path / "huge", "more than the 128 MiB allowed")
+    refused(tmp_path / "huge", "more than the 256 MiB allowed")
+
+
+def test_a_file_that_grows_in_memory(tmp_path, person, monkeypatch):
+    """int8 takes four times its size: numbers are counted before they are read."""
+    path = person.save(tmp_path / "p.safetensors", precision="int8")
+    numbers = sum(t.numel() for t in load_file(path).values())
+    monkeypatch.setattr("my3dgen.person.MAX_NUMBERS", numbers)
+    Person.load(path)
+    monkeypatch.setattr("my3dgen.person.MAX_NUMBERS", numbers - 1)
+    refused(path, "holds more than the 0 million numbers allowed")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 FORMAT = 1
-MAX_FILE_BYTES = 128 << 20  # as float32 in memory four times as much, if it is int8
+MAX_FILE_BYTES = 256 << 20
+MAX_NUMBERS = 64 << 20  # a file of int8 is four times as large in memory
 MAX_CARD_CHARACTERS = 64 << 10
 MAX_ANCHORS = 10_000
 HALF_LIMIT = 6e4  # largest magnitude stored as fp16
@@ -107,7 +108,9 @@ class Person:
         PriorMismatchError if the person was made with another (see `check_prior`).
         """
         path = Path(path)
-        tensors, metadata = read_tensors(path, MAX_FILE_BYTES, remedy=REMEDY, numbers=(*NUMBERS, "I8"))
+        tensors, metadata = read_tensors(
+            path, MAX_FILE_BYTES, remedy=REMEDY, numbers=(*NUMBERS, "I8"), max_numbers=MAX_NUMBERS
+        )
         try:
             facts = read_facts(metadata)
             tensors = widened(tensors, facts)

@@ -1,5 +1,6 @@
 """safetensors files of strangers: read with limits, written whole or not at all."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +25,14 @@ def read_tensors(
     remedy: str,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     numbers: tuple[str, ...] = NUMBERS,
+    max_numbers: int | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors in float32, metadata) of a safetensors file.
 
     With `shapes` the file must hold exactly these names and shapes, checked before any number is
     read. Raises FileFormatError, ending in `remedy`, for files that are larger than `max_bytes`,
-    truncated, edited, of another dtype than `numbers`, or hold numbers that are `unusable`.
+    truncated, edited, of another dtype than `numbers`, hold more than `max_numbers` of them (in memory all
+    are float32), or numbers that are `unusable`.
     """
     path = Path(path)
 
@@ -49,8 +52,12 @@ def read_tensors(
             names = list(file.keys())
             if shapes is not None and (reason := _difference(shapes, names)):
                 raise refuse(reason)
+            count = 0
             for name in names:
                 piece = file.get_slice(name)
+                count += math.prod(piece.get_shape())
+                if max_numbers is not None and count > max_numbers:
+                    raise refuse(f"holds more than the {max_numbers / 1e6:.0f} million numbers allowed")
                 if piece.get_dtype() not in numbers:
                     raise refuse(f"'{_short(name)}' is {piece.get_dtype()}, not {' or '.join(numbers)}")
                 if shapes is not None and tuple(piece.get_shape()) != tuple(shapes[name]):
