@@ -1,6 +1,7 @@
 """Adapters: counts, exactness, batches, merging (EG3D spec 5.3, 5.4; acceptance test 5)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,9 @@ def test_stack_and_unstack(generator: Generator) -> None:
             refused()
     with pytest.raises(ValueError, match="unstack"):
         lora.merge(generator, stacked)
+    narrow = Generator(replace(PRESETS["tiny"], channel_max=16))
+    with pytest.raises(ValueError, match="of the same generator"):
+        lora.stack([people[0], _person(narrow, 1, rank=2)])
 
 
 def test_gradient_reaches_the_adapter_alone(generator: Generator, latents: Tensor) -> None:

@@ -135,9 +135,10 @@ def test_every_option_of_the_adapter_reaches_person_and_card(tiny_prior, album, 
 
 def test_a_budget_is_kept(tiny_prior, album, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
-    result = made(tiny_prior, capsys, album, path, "--budget", 5000)
+    result = made(tiny_prior, capsys, album, path, "--budget", 5000, "--explore", 0.5)
     assert 4500 < result["trainable_parameters"] <= 5000
-    assert (result["made"]["rank"], result["made"]["budget"]) == (4, 5000)
+    made_with = {"rank": 4, "budget": 5000, "explore": 0.5}
+    assert made_with.items() <= result["made"].items()
     assert Person.load(path, tiny_prior).adapter.parameter_count == result["trainable_parameters"]
 
 
@@ -157,6 +158,7 @@ def test_a_budget_is_kept(tiny_prior, album, tmp_path, capsys):
         (["--refine", "nan"], "--refine nan is outside 0 to 1"),
         (["--refine-share", "2"], "--refine-share 2 is outside 0 to 1"),
         (["--preserve", "-1"], "--preserve -1 is outside 0 to 100"),
+        (["--explore", "1"], "--explore 1 is not between 0 and 1"),
         (["--preserve-every", "0"], "--preserve-every 0 is below 1"),
     ],
 )

@@ -50,6 +50,8 @@ class Personalize(Verb):
     """What trains beside the low-rank factors: all, none, or some of const,bias,noise."""
     budget: int | None = None
     """Numbers in the adapter: after a while only the components that matter most are kept and trained."""
+    explore: float = 0.3
+    """Share of the steps before a budget cuts the adapter."""
     rate: float | None = None
     """Learning rate, if not the usual one."""
     identity: float = 0.0
@@ -98,6 +100,8 @@ class Personalize(Verb):
         for name in ("refine", "refine_share"):
             if not 0 <= (number := getattr(self, name)) <= 1:
                 raise UserError(f"--{name.replace('_', '-')} {number:g} is outside 0 to 1")
+        if not 0 < self.explore < 1:
+            raise UserError(f"--explore {self.explore:g} is not between 0 and 1")
         if self.preserve_every < 1:
             raise UserError(f"--preserve-every {self.preserve_every} is below 1")
         folder = self.out.with_suffix(".prior")
@@ -191,7 +195,13 @@ class Personalize(Verb):
             raise UserError(f"--ranks and --extras: {error}; choose more") from None
         if self.budget is not None:
             room_for_components(adapter, self.budget)
-        return {"rank": rank, "ranks": ranks, "extras": extras, "budget": self.budget}
+        return {
+            "rank": rank,
+            "ranks": ranks,
+            "extras": extras,
+            "budget": self.budget,
+            "explore": self.explore,
+        }
 
     def goes_on(self) -> bool:
         """It does."""
