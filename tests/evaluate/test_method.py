@@ -171,12 +171,36 @@ def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
     assert "LoRA, rank 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"prior": 1}', "[" * 100_000])
-def test_other_files_are_no_results(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "[]", '{"prior": 1}', "[" * 100_000, "\x00"])
+def test_other_files_hold_no_results(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(FileFormatError, match="write one with"):
         read_results(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("prior", "a\n# b", "'prior' is not a short line"),
+        ("commit", "[x](http://x)", "'commit' is not a short line"),
+        ("seed", -1, "'seed' is not a number"),
+        ("protocol", {"format": 1}, "lacks"),
+        ("rows", [{"person": 1}], "'rows' are not"),
+        ("rows", {}, "'rows' are not"),
+    ],
+)
+def test_results_that_were_edited_are_refused(work, tmp_path, name, value, words):
+    results = json.loads((work / "out" / "results.json").read_text())
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results | {name: value}))
+    with pytest.raises(FileFormatError, match=words):
+        read_results(path)
+    row = results["rows"][0]
+    for change in ({"method": "../x"}, {"by_yaw": {"x": {}}}, {"views_psnr": "high"}, {"bytes": None}):
+        path.write_text(json.dumps(results | {"rows": [row | change]}))
+        with pytest.raises(FileFormatError, match="'rows' are not"):
+            read_results(path)
 
 
 def test_one_benchmark_at_a_time(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,4 +225,4 @@ def _same(row: Entry, entry: Entry) -> bool:
 
 def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known)
+    return sum(known) / len(known) if known else math.nan

@@ -62,8 +62,8 @@ class Inversion:
     """Steps of a photo that becomes an anchor; a photo to be reproduced gets `factor_for` times as many."""
 
     common_steps: int = 100
-    coarse_steps: int = 60
-    fine_steps: int = 40
+    coarse_steps: int = 40
+    fine_steps: int = 20
     rate: float = 0.15
     batch: int = 8
 
@@ -182,8 +182,14 @@ class Protocol:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """As `read_protocol` reads it."""
-        return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+        """As `parse_protocol` reads it: what a method does not have is left out."""
+        content = {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+        for entry in content["methods"]:
+            if not any(entry["ranks"]):
+                del entry["ranks"]
+            if entry["training"] is None:
+                del entry["training"]
+        return content
 
 
 def read_protocol(path: Path) -> Protocol:

@@ -11,9 +11,16 @@ from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.errors import FileFormatError
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, compare
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
+from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
+from my3dgen.evaluate.method_summary import COSTS, summarise
 from my3dgen.output import whole
+from my3dgen.person import refuse_constant
 
 PAGE = "results.md"
+WORDS = (
+    *("my3dgen", "commit", "prior", "prior_sha256", "device", "torch"),
+    *("perceptual_network", "identity_network"),
+)
 MAX_BYTES = 256 << 20
 CELL = 160
 SHEETS = 2
@@ -35,26 +42,70 @@ COLUMNS = {
     "depth_error": "depth error",
 }
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
-NEEDED = ("prior", "prior_sha256", "device", "commit", "people", "protocol", "rows", "summary")
+REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """A results.json. Raises FileFormatError for anything else."""
-    remedy = "write one with: my3dgen evaluate method --out FOLDER"
+    """A results.json, every value checked, its summary made anew.
+
+    Raises FileFormatError for anything else.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileFormatError(
-                f"{path} is larger than {MAX_BYTES >> 20} MB, so it is no results.json; {remedy}"
+                f"{path} is larger than {MAX_BYTES >> 20} MB, so it holds no results; {REMEDY}"
             )
-        results = json.loads(path.read_text(encoding="utf-8"))
+        return checked(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, RecursionError):
-        raise FileFormatError(f"{path} is not JSON; {remedy}") from None
-    if not isinstance(results, dict) or (missing := [name for name in NEEDED if name not in results]):
-        what = f"lacks '{missing[0]}'" if isinstance(results, dict) else "is not an object"
-        raise FileFormatError(f"{path} {what}, so it is no results.json; {remedy}")
-    return results
+        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
+    except RecursionError:
+        raise FileFormatError(f"{path} is nested too deeply to hold results; {REMEDY}") from None
+    except ValueError as error:
+        reason = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
+        raise FileFormatError(f"{path} holds no results: {reason}; {REMEDY}") from None
+
+
+def checked(results: Any) -> dict[str, Any]:
+    """Results whose words, protocol and rows are what they should be. Raises ValueError otherwise."""
+    if not isinstance(results, dict):
+        raise ValueError("it is not an object")
+    for name in WORDS:
+        if not isinstance(results.get(name), str) or not is_plain(results[name]):
+            raise ValueError(f"'{name}' is not a short line")
+    for name in ("seed", "people", "failed"):
+        if type(results.get(name)) is not int or not 0 <= results[name] < 2**32:
+            raise ValueError(f"'{name}' is not a number")
+    protocol = parse_protocol(results.get("protocol"))
+    rows = results.get("rows")
+    if not isinstance(rows, list) or not all(is_row(row) for row in rows):
+        raise ValueError("'rows' are not those of a benchmark")
+    return results | {"protocol": protocol.to_json(), "summary": summarise(rows, results["seed"])}
+
+
+def is_plain(words: str) -> bool:
+    """Whether words may stand in a page: one line, not long, nothing that Markdown would take for its own."""
+    return len(words) <= 200 and words.isprintable() and not set(words) & set("<>[]|`*")
+
+
+def is_row(row: Any) -> bool:
+    """Whether something is a row: a key, and figures or an error."""
+    if not isinstance(row, dict) or any(
+        type(row.get(name)) is not int for name in ("person", "rank", "photos")
+    ):
+        return False
+    if row.get("method") not in METHODS or row.get("anchors") not in SPACES:
+        return False
+    if "error" in row:
+        return isinstance(row["error"], str)
+    by_yaw = row.get("by_yaw")
+    if not isinstance(by_yaw, dict) or not all(isinstance(scores, dict) for scores in by_yaw.values()):
+        return False
+    if not all(yaw.removeprefix("-").isdecimal() for yaw in by_yaw):
+        return False
+    figures = [value for name, value in row.items() if name not in ("method", "anchors", "by_yaw")]
+    figures += [value for scores in by_yaw.values() for value in scores.values()]
+    known = all(value is None or type(value) in (int, float) for value in figures)
+    return known and all(type(row.get(name)) in (int, float) for name in COSTS)
 
 
 def number(figure: str, value: float) -> str:
