@@ -98,9 +98,12 @@ def test_the_report_compares_with_the_unedited_picture(prior, person):
     )
     figures = report.as_dict()
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    scored = EditReport({"smile": 1.0}, (0.0, 1.0), {"smile": (0.1, 0.7)}, (1.0, 0.9), (0.0, 0.2))
+    assert [len(seen) for seen in report.views] == [2, 2, 2]
+    seen = ((edits[0].image,), (edits[1].image,))
+    scored = EditReport({"smile": 1.0}, (0.0, 1.0), {"smile": (0.1, 0.7)}, (1.0, 0.9), (0.0, 0.2), seen)
     unknown = replace(scored, scores={"smile": (float("nan"),) * 2}, distance=None)
-    assert edit_picture(scored).height == 3 * edit_picture(unknown).height
+    pages = [edit_picture(one).height for one in (scored, unknown)]
+    assert pages[0] - pages[1] == 2 * 220  # a chart of scores and one of distances
     with pytest.raises(ValueError, match="strength 0"):
         measure_edit(edits[:1], {"smile": 1.0})
 

@@ -76,7 +76,9 @@ def chart(
     for x, word in x_ticks.items():
         across = place(x, low)[0]
         draw.line([(across, box[1]), (across, box[3])], RULE, s)
-        draw.text((across, box[3] + 6 * s), word, QUIET, text, anchor="ma")
+        room = text.getlength(word) / 2 + 4 * s
+        centre = min(max(across, room), width * s - room)
+        draw.text((centre, box[3] + 6 * s), word, QUIET, text, anchor="ma")
     if level:
         height_of = place(left, level[0])[1]
         draw.line([(box[0], height_of), (box[2], height_of)], QUIET, s)

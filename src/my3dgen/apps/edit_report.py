@@ -27,6 +27,8 @@ class EditReport:
     """Similarity to the unedited picture from the same side; 1 is the same picture."""
     distance: tuple[float, ...] | None
     """How far outside the person's dilated hull, in units of the anchors' spread."""
+    views: tuple[tuple[Image.Image, ...], ...]
+    """Of every strength, what each camera saw."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; a score that could not be measured is null."""
@@ -64,53 +66,59 @@ def measure_edit(edits: Sequence[Edited], direction: Mapping[str, float]) -> Edi
         {name: tuple(float(one[name]) for one in scored) for name in scored[0]},
         tuple(alike),
         None if None in distances else tuple(x for x in distances if x is not None),
+        tuple(one.views for one in edits),
     )
 
 
 def edit_picture(report: EditReport, width: int = 720) -> Image.Image:
-    """Charts below each other: scores of the edited attributes that can be measured, likeness, distance."""
-    marks = {strength: f"{strength:+g}" for strength in report.strengths}
+    """The edits in columns, each camera a row, above charts: scores of the edited attributes that can be
+    measured, likeness, and distance from the hull."""
+    marks = {strength: signed(strength) for strength in report.strengths}
     span = (min(report.strengths), max(report.strengths))
+    columns = len(report.strengths)
+    images = [view for row in zip(*report.views, strict=True) for view in row]
+    captions = [""] * (len(images) - columns) + list(marks.values())
+    panels = [sheet(images, captions, columns=columns, cell=round(0.9 * width / max(columns, 3)))]
 
-    def panel(title: str, curves: Sequence[Curve], below: str = "", **options: Any) -> Image.Image:
-        return chart(
-            curves, title=title, below=below, width=width, height=220, marks=marks, x_span=span, **options
+    def add(title: str, curves: Sequence[Curve], **options: Any) -> None:
+        panels.append(
+            chart(curves, title=title, width=width, height=220, marks=marks, x_span=span, **options)
         )
 
-    panels = []
+    def dotted(values: Sequence[float], label: str = "") -> Curve:
+        return Curve(label, report.strengths, values, dots=True)
+
     shown = {
         name: values
         for name, values in report.scores.items()
         if name in report.direction and any(value == value for value in values)
     }
     if shown:
-        curves = [Curve(name, report.strengths, values, dots=True) for name, values in shown.items()]
-        panels.append(panel("Score of the attribute" + "s" * (len(shown) > 1), curves))
-    same = [Curve("", report.strengths, report.identity, dots=True)]
+        add("Score against strength", [dotted(values, name) for name, values in shown.items()])
     title = f"Identity ({IDENTITY_NETWORK}): similarity to the unedited picture"
-    panels.append(panel(title, same, "" if report.distance else "strength", y_span=(0.5, 1.0)))
+    add(title, [dotted(report.identity)], y_span=(0.5, 1.0))
     if report.distance:
-        far = [Curve("", report.strengths, report.distance, dots=True)]
-        panels.append(
-            panel(
-                "How far outside the anchors' hull, in units of their spread",
-                far,
-                "strength",
-                y_span=(0.0, 0.5),
-            )
-        )
+        title = "How far outside the anchors' hull, in units of their spread"
+        add(title, [dotted(report.distance)], y_span=(0.0, 0.5))
     return stacked(panels)
 
 
-def edit_sheet(
-    edits: Sequence[Edited], yaws: Sequence[float | int], word: str, title: str | None = None
-) -> Image.Image:
-    """Edits as a sheet: seen once, a row of strengths; seen from several yaws (degrees), a row a strength."""
+def edit_sheet(edits: Sequence[Edited], yaws: Sequence[float | int], word: str) -> Image.Image:
+    """Edits as a sheet: seen once, a row of strengths; seen from several yaws (degrees), a row a strength.
+
+    `word` says what is edited.
+    """
     images = [view for one in edits for view in one.views]
-    beyond = [" (outside)" if one.outside else "" for one in edits]
+    strengths = [signed(one.strength) for one in edits]
     if len(yaws) == 1:
-        captions = [f"{word} {one.strength:+g}{far}" for one, far in zip(edits, beyond, strict=True)]
-        return sheet(images, captions, columns=min(len(images), 9), cell=images[0].width, title=title)
-    below = [""] * (len(images) - len(yaws)) + [f"yaw {yaw:+g}°" for yaw in yaws]
-    rows = [f"{word} {one.strength:+g}" for one in edits]
-    return sheet(images, below, columns=len(yaws), row_titles=rows, cell=images[0].width, title=title)
+        beyond = [" (outside)" if one.outside else "" for one in edits]
+        captions = [f"{word} {much}{far}" for much, far in zip(strengths, beyond, strict=True)]
+        return sheet(images, captions, columns=min(len(images), 9), cell=images[0].width)
+    below = [""] * (len(images) - len(yaws)) + [f"yaw {signed(yaw)}°" for yaw in yaws]
+    cell, title = images[0].width, f"Strength of {word}"
+    return sheet(images, below, columns=len(yaws), row_titles=strengths, cell=cell, title=title)
+
+
+def signed(number: float | int) -> str:
+    """A number with its sign; 0 has none."""
+    return f"{number:+g}" if number else "0"

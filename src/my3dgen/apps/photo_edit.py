@@ -11,6 +11,7 @@ from skimage.filters import apply_hysteresis_threshold
 from torch import Tensor
 
 from my3dgen.apps.edit import Edited, Space, draw_edit, find, plan_edit
+from my3dgen.apps.edit_report import signed
 from my3dgen.apps.enhance import Drawn, draw, scene_of
 from my3dgen.apps.framed import Framed
 from my3dgen.apps.membrane import membrane
@@ -151,8 +152,8 @@ def photo_edit_sheet(
         titles += [name, "in the photo"]
     for index, yaw in enumerate(yaws, start=1):
         rows.append([edit.views[index] for edit in (made[-1].unedited, *made[-1].edits)])
-        titles.append(f"yaw {yaw:+g}°")
-    below = ["unedited", *(f"{word} {edit.strength:+g}" for edit in made[-1].edits)]
+        titles.append(f"yaw {signed(yaw)}°")
+    below = ["unedited", *(f"{word} {signed(edit.strength)}" for edit in made[-1].edits)]
     captions = [""] * (len(rows) - 1) * len(below) + below
     images = [picture for row in rows for picture in row]
     return sheet(images, captions, columns=len(below), row_titles=titles, cell=photo.width)

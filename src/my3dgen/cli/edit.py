@@ -205,7 +205,7 @@ def parse_directions(words: Sequence[str]) -> dict[str, float]:
 def name_of(direction: dict[str, float]) -> str:
     """Directions in words, such as smile, or 1.5 smile - age."""
     first, *rest = direction.items()
-    words = [f"{first[1]:g} {first[0]}" if first[1] != 1 else first[0]]
+    words = [first[0] if first[1] == 1 else f"{first[1]:g} {first[0]}"]
     for name, weight in rest:
         much = "" if abs(weight) == 1 else f"{abs(weight):g} "
         words.append(f"{'-' if weight < 0 else '+'} {much}{name}")

@@ -107,7 +107,7 @@ class Interpolate(SubjectVerb):
             watch = Watch(self.references(prior, person, stops), frames or self.steps, self.loop)
         pictures = list(watch.over(still) if watch and moving is None else still)
         images = [one.image for one in pictures]
-        captions = [self.caption(one.position) for one in pictures]
+        captions = [turned(one) if self.move == "pose" else self.caption(one.position) for one in pictures]
         save_image(sheet(images, captions, columns=min(len(images), 9), cell=images[0].width), self.out)
         result = {"sheet": str(self.out), "steps": self.steps, "move": self.move}
         if moving is not None:
@@ -190,6 +190,13 @@ class Interpolate(SubjectVerb):
         if len(words) == 2 and not self.loop:
             return share
         return f"{words[before]} → {words[(before + 1) % len(words)]}, {share}"
+
+
+def turned(one: Between) -> str:
+    """Words for a picture's camera."""
+    from my3dgen.cameras import angles_from_camera
+
+    return f"yaw {math.degrees(angles_from_camera(one.camera[None])[0]):+.0f}°"
 
 
 def parse_stop(word: str) -> Stop:
