@@ -197,7 +197,7 @@ def test_around_the_square_an_enlargement_is_the_photo(tiny_prior, me, photo):
     wide.paste(small.image, (32, 0))
     big = wide.resize((192, 64), Image.Resampling.BICUBIC)
     framed = Framed(big, Square(160.0, 32.0, 64.0), frame(small, large(small, 4), tiny_prior.config).album)
-    done = enlarge(tiny_prior, me, wide, framed, QUICK, pull=False)
+    done = enlarge(tiny_prior, me, wide, framed, QUICK)
     assert (np.asarray(done.image)[:, :127] == np.asarray(big)[:, :127]).all()
     assert (np.asarray(done.image)[:, 135:] != np.asarray(big)[:, 135:]).mean() > 0.4
 

@@ -145,29 +145,34 @@ class Scene:
     """The rendering before the photo's own background."""
     depth: Float[Tensor, "1 height width"]
     """How deep in the face's square a pixel lies (`Framed.paste`); the picture is nothing below 0."""
+    opacity: Float[Tensor, "1 height width"]
+    """1 where the person is."""
     alike: Bool[Tensor, "1 height width"]
     """Where rendering and photo agree on what is person and what is not."""
 
 
-def scene_of(framed: Framed, drawn: Drawn, known: Bool[Tensor, "1 height width"]) -> Scene:
+def scene_of(framed: Framed, drawn: Drawn, known: Bool[Tensor, "1 height width"], halo: int = 1) -> Scene:
     """The person in the photo's window.
 
     A person rendered on white stands before what is `known` of the photo's background, bridged where the
-    photo's person hides it.
+    photo's person hides it, who shines `halo` pixels beyond the mask.
     """
     photo = pixels(framed.photo.crop(framed.window)).to(drawn.image)
     picture, depth = framed.paste(drawn.image)
+    opacity = framed.paste(drawn.opacity)[0].clamp(0, 1)
     alike = depth > 0
     if framed.album.masks is not None:
-        opacity = framed.paste(drawn.opacity)[0]
         person = framed.paste(framed.album.masks.to(drawn.image))[0]
-        behind = known & alike & (person < 0.02)
+        around = person[None]
+        for kernel in ((2 * halo + 1, 1), (1, 2 * halo + 1)):
+            around = F.max_pool2d(around, kernel, 1, (kernel[0] // 2, kernel[1] // 2))
+        behind = known & alike & (around[0] < 0.02)
         scene = membrane(photo, behind) if behind.any() else photo
-        picture = picture + (1 - opacity.clamp(0, 1)) * (scene - 1)
+        picture = picture + (1 - opacity) * (scene - 1)
         alike = alike & ((person - opacity).abs() < UNLIKE)
     # a silhouette that is not quite where the photo's is differs, too, but that is no light to take on
     alike = alike & ((photo - picture).abs().amax(0, keepdim=True) < UNLIKE)
-    return Scene(photo, picture, depth, alike)
+    return Scene(photo, picture, depth, opacity, alike)
 
 
 @torch.no_grad()
@@ -210,15 +215,16 @@ def enlarge(
     drawn = draw(prior, person.adapter, placed)
     left, top, right, bottom = framed.window
     result = pixels(framed.photo)
-    scene = scene_of(
-        framed, drawn, torch.ones(1, bottom - top, right - left, dtype=torch.bool, device=drawn.image.device)
-    )
+    everywhere = torch.ones(1, bottom - top, right - left, dtype=torch.bool, device=drawn.image.device)
+    scene = scene_of(framed, drawn, everywhere, halo=2 * scale)
     share = (scene.depth / SOFT).clamp(0, 1)
     if framed.window == (0, 0, *framed.photo.size) and (scene.depth > 0).all():
         share = torch.ones_like(share)  # there is nothing around the square to fade into
-    result[:, top:bottom, left:right] = (share * scene.picture + (1 - share) * scene.photo).cpu()
+    part = (..., slice(top, bottom), slice(left, right))
+    result[part] = (share * scene.picture + (1 - share) * scene.photo).cpu()
     if pull:
-        result = pulled(result, pixels(small), scale)
+        mended = pulled(result, pixels(small), scale)
+        result[part] += (share * scene.opacity).cpu() * (mended - result)[part]
     masks = framed.album.masks
     masks = torch.ones_like(drawn.opacity).cpu() if masks is None else masks
     made, shown, weights = (shrink(x, detail) for x in (drawn.image.cpu(), framed.album.images, masks))
