@@ -85,6 +85,7 @@ def test_a_loop_through_many_photos_with_stills_and_report(run, capsys, tmp_path
     report = json.loads((tmp_path / "a.json").read_text())
     assert len(report["pictures"]) == len(report["steps"]) == 6  # the last step is back to the first picture
     assert report["pictures"][0]["identity"] == pytest.approx(1, abs=0.05)
+    assert report["references"] == [0, 2, 4]
     assert size_of(result["chart"])[0] == 1100
     again = run(capsys, "interpolate", "-o", tmp_path / "a.png", *words, "--stills", tmp_path / "all")
     assert again[0] == 2 and "not empty" in again[2]

@@ -34,7 +34,7 @@ class WalkReport:
     identity: tuple[float, ...]
     """Similarity of every picture to the reference it is most like; 1 is the same picture."""
     nearest: tuple[int, ...]
-    """Which reference that is, counted from 0."""
+    """Which reference that is: its place among them, from 0."""
     apart: float | None
     """Lowest similarity of two references."""
     steps: tuple[float, ...]

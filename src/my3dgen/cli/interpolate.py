@@ -102,9 +102,10 @@ class Interpolate(SubjectVerb):
             return track(pictures, about, total=steps)
 
         still, moving = walk(self.steps, "pictures"), walk(frames, "frames") if moves else None
-        watch = None
+        watch, compared = None, []
         if self.report is not None:
-            watch = Watch(self.references(prior, person, stops), frames or self.steps, self.loop)
+            references, compared = self.references(prior, person, stops)
+            watch = Watch(references, frames or self.steps, self.loop)
         pictures = list(watch.over(still) if watch and moving is None else still)
         images = [one.image for one in pictures]
         captions = [turned(one) if self.move == "pose" else self.caption(one.position) for one in pictures]
@@ -116,7 +117,8 @@ class Interpolate(SubjectVerb):
             report = watch.report()
             stops_passed = range(len(stops) + self.loop)
             words = {float(position): self.caption(position) for position in stops_passed}
-            figures = report.as_dict()
+            figures = {"compared_with": "album" if self.photos else "anchors", "references": compared}
+            figures |= report.as_dict()
             picture = save_report(figures, walk_picture(report, words), self.report)
             result |= {"report": str(self.report), "chart": str(picture)}
             result |= {name: figures[name] for name in ("identity_mean", "identity_least", "step_unevenness")}
@@ -164,8 +166,10 @@ class Interpolate(SubjectVerb):
             pass
         return result
 
-    def references(self, prior: Prior, person: Person | None, stops: Sequence[Stop]) -> Embeddings:
-        """Whom the report compares with: an album's photos, or the anchors on the way, drawn."""
+    def references(
+        self, prior: Prior, person: Person | None, stops: Sequence[Stop]
+    ) -> tuple[Embeddings, list[int]]:
+        """Whom the report compares with, and their numbers: an album's photos, or the anchors on the way."""
         from my3dgen.apps.interpolate import parts
         from my3dgen.apps.likeness import embed, embed_anchors
         from my3dgen.apps.sheet import to_image
@@ -175,10 +179,10 @@ class Interpolate(SubjectVerb):
 
         if self.photos is not None:
             targets = targets_of(read_album(self.photos, prior.config.img_resolution), prior.config)
-            return embed(map(to_image, targets.images), targets.cameras)
+            return embed(map(to_image, targets.images), targets.cameras), list(range(len(targets)))
         anchors = sorted({anchor for stop in stops for anchor in parts(stop)})
         subject = subject_of(prior, person, seed=self.seed, wanted=anchors)
-        return embed_anchors(subject, anchors, self.resolution)
+        return embed_anchors(subject, anchors, self.resolution), anchors
 
     def caption(self, position: float | int) -> str:
         """Words for a position on the way: the stop, or between which two it lies and how far along."""
