@@ -29,6 +29,7 @@ from my3dgen.tune import TuneConfig
 
 GROWN = 1 / 128  # of the photo's shorter side: how much a hole grows
 UNLIKE = 0.5  # in colour or opacity: at a seam, what differs by more is not the same thing
+FAINT = 0.05  # opacity below which nobody is there
 SOFT = 0.06  # of the square's side: where an enlargement fades into the rendering
 SHARP = 0.25  # of the range -1 to 1: an edge's difference to a small photo, not light's
 
@@ -169,6 +170,7 @@ def scene_of(framed: Framed, drawn: Drawn, known: Bool[Tensor, "1 height width"]
         behind = known & alike & (around[0] < 0.02)
         scene = membrane(photo, behind) if behind.any() else photo
         picture = picture + (1 - opacity) * (scene - 1)
+        picture = scene + (opacity / FAINT).clamp(0, 1) * (picture - scene)  # a prior's white is not quite
         alike = alike & ((person - opacity).abs() < UNLIKE)
     # a silhouette that is not quite where the photo's is differs, too, but that is no light to take on
     alike = alike & ((photo - picture).abs().amax(0, keepdim=True) < UNLIKE)
