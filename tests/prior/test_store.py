@@ -217,14 +217,17 @@ def test_the_embedded_prior_is_small():
 
 
 def test_the_embedded_encoder_recognises_what_the_prior_draws():
+    """By the picture: latents may differ where no picture does."""
     prior = load_prior()
     assert prior.encoder is not None
     z = torch.randn(4, prior.config.z_dim, generator=torch.Generator().manual_seed(0))
     ws = prior.generator.mapping(z, None, psi=0.7)
-    images = prior.generator.synthesis(ws, camera_from_angles(0.2, 0.0).expand(4, -1)).image
-    found, mean = prior.encoder(images), prior.generator.w_avg
-    near = torch.nn.functional.cosine_similarity(found[:, None] - mean, ws[None, :, 0] - mean, dim=2)
-    assert near.argmax(1).tolist() == [0, 1, 2, 3]
+    cameras = camera_from_angles(0.2, 0.0).expand(4, -1)
+    images = prior.generator.synthesis(ws, cameras).image
+    again = prior.generator.synthesis(prior.encoder.encode(images).ws, cameras).image
+    error = (again[:, None] - images).square().mean((2, 3, 4))
+    assert error.argmin(1).tolist() == [0, 1, 2, 3]
+    assert error.diagonal().max() < 0.3 * (error + torch.eye(4)).min()
 
 
 def test_nothing_is_overwritten_or_left_half_written(folder, generator, tmp_path):

@@ -55,6 +55,8 @@ class PriorTrain(Verb):
     --data."""
     cool_down: float = 0.25
     """Last share of the run during which the rates fall to a tenth."""
+    encoder_share: float = 0.0
+    """Last share of the run, from 0 to 1, in which only the encoder learns."""
     seed: int = 0
     """Seed of initial weights, cameras and batches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,4 +1,5 @@
-"""Training on synthetic heads: first supervised by exact labels, then also against a discriminator.
+"""Training on synthetic heads: supervised by exact labels, then against a discriminator, too, at last the
+encoder alone.
 
 Each process renders heads of its own into memory and now and then replaces the oldest by new ones.
 """
@@ -6,7 +7,7 @@ Each process renders heads of its own into memory and now and then replaces the 
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,7 +26,9 @@ from my3dgen.pretrain.settings import TrainConfig
 from my3dgen.pretrain.state import Progress
 from my3dgen.progress import say
 
-RATE, ENCODER_RATE, DISCRIMINATOR_RATE = 2e-3, 5e-4, 2e-3
+RATE, ENCODER_RATE, OFFSETS_RATE, DISCRIMINATOR_RATE = 2e-3, 5e-4, 2e-3, 2e-3
+SAME, SAME_ALONE = 0.25, 0.5
+"""How often source and target are one view: at first, and when the encoder learns alone."""
 
 
 def my_seeds(first: int, ranks: Ranks) -> Iterator[int]:
@@ -49,13 +52,19 @@ class HeadTraining:
         nets.generator.backbone.mapping.requires_grad_(False)  # made from the latents' Gaussian
         drawing = [p for p in nets.generator.parameters() if p.requires_grad]
         self.trained = drawing + parameters_of(nets.encoder)
+        offsets = parameters_of(nets.encoder.squeeze, nets.encoder.offsets)
+        ids = {id(p) for p in offsets}
+        seeing = [p for p in nets.encoder.parameters() if id(p) not in ids]
+        self.alone = False
+        """Whether the generator has settled and only the encoder learns."""
         self.judging = parameters_of(nets.discriminator)
         faster = 1.0 if config.rate is None else config.rate / RATE
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 [
                     {"params": drawing, "lr": RATE * faster},
-                    {"params": parameters_of(nets.encoder), "lr": ENCODER_RATE * faster},
+                    {"params": seeing, "lr": ENCODER_RATE * faster},
+                    {"params": offsets, "lr": OFFSETS_RATE * faster},
                 ],
                 betas=(0.5, 0.99),
                 eps=1e-12,
@@ -70,11 +79,10 @@ class HeadTraining:
         perceptual = load_perceptual("squeeze-feat", str(device))
         taps = blur_taps(BLUR).to(device) if config.blur_images else None
         self.steps = Steps(nets, perceptual, Weights(r1=config.r1), dtype, default, taps)
-        captured = lambda step, parameters: CapturedStep(step, parameters, capture=cuda and config.capture)  # noqa: E731
-        self.supervised = captured(self.steps.supervised, self.trained)
-        self.adversarial = captured(self.steps.adversarial, self.trained)
-        self.judge = captured(self.steps.judge, self.judging)
-        self.judge_with_penalty = captured(
+        self.supervised = self._captured(self.steps.supervised, self.trained)
+        self.adversarial = self._captured(self.steps.adversarial, self.trained)
+        self.judge = self._captured(self.steps.judge, self.judging)
+        self.judge_with_penalty = self._captured(
             lambda judged: self.steps.judge_with_penalty(judged, config.penalty_every), self.judging
         )
         self.pool = Pool(config.heads, config.views, shape.img_resolution, device)
@@ -87,6 +95,21 @@ class HeadTraining:
         """Render new heads."""
         self._render(progress, self.config.refresh_render)
 
+    def settle(self) -> None:
+        """From now on the generator is its running average and stays; only the encoder learns."""
+        nets = self.networks
+        nets.generator.load_state_dict(nets.generator_average.state_dict())
+        nets.generator.requires_grad_(False)
+        for parameter in self.trained:
+            parameter.grad = None
+        self.trained = parameters_of(nets.encoder)
+        self.supervised = self._captured(self.steps.supervised, self.trained)
+        self.alone = True
+
+    def _captured(self, step: Callable, parameters: list[Tensor]) -> CapturedStep:
+        capture = self.ranks.device.type == "cuda" and self.config.capture
+        return CapturedStep(step, parameters, capture=capture)
+
     def decay(self, progress: Progress) -> float:
         """How much of the running averages a step keeps."""
         return self._decay(progress.steps)
@@ -97,16 +120,20 @@ class HeadTraining:
 
     def step(self, progress: Progress, rng: torch.Generator) -> dict[str, Tensor]:
         """One step of every network; scalars are figures for the log."""
-        config, batch = self.config, self.pool.draw(self.config.batch, rng)
-        adversarial = progress.images >= config.supervised_images
+        config = self.config
+        batch = self.pool.draw(config.batch, rng, same=SAME_ALONE if self.alone else SAME)
+        adversarial = progress.images >= config.supervised_images and not self.alone
         if self.steps.taps is not None:
             left = 1 - progress.adversarial_images / max(config.blur_images or 0, 1)
             self.steps.taps.copy_(blur_taps(BLUR * max(left, 0.0)))
         out = (self.adversarial if adversarial else self.supervised)(batch)
         norm = settle_gradients(self.trained, self.ranks, config.clip)
         self.optimizers["generator"].step()
-        self._follow_latents(out["mean"], out["square"], progress)
         out = {**out, "norm": norm}
+        if self.alone:
+            progress.encoder_images += config.batch * self.ranks.size
+        else:  # later the generator knows no other latents
+            self._follow_latents(out["mean"], out["square"], progress)
         if adversarial:
             progress.adversarial_images += config.batch * self.ranks.size
             judged = _judged(batch, out)
@@ -136,6 +163,8 @@ class HeadTraining:
         if self.ranks.size > 1:
             torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
         progress.next_seed += int(most) * self.ranks.size
+        if self.ranks.device.type == "cuda":
+            torch.cuda.empty_cache()  # rendering takes much, and what it keeps training can't use
         spent, views = time.monotonic() - start, self.config.views
         if self.ranks.leads:
             say(

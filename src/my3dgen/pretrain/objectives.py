@@ -41,7 +41,7 @@ class Weights:
     """Mean square of the encoder's latents: nothing else keeps them from growing."""
     pose: float = 0.05
     """L1 of the encoder's camera, in `POSE_UNITS`."""
-    paired: float = 0.03
+    paired: float = 0.015
     """Adversarial term on rendered target views."""
     unpaired: float = 0.1
     """Adversarial term on heads drawn from the prior."""

@@ -31,6 +31,8 @@ class PictureTraining:
 
     watched = "generator"
     """The figure that must stay finite."""
+    alone = False
+    """There is no encoder that could learn alone."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks, keep: Path, stopped: Callable[[], bool]):
         assert config.data is not None

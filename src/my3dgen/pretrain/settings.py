@@ -60,6 +60,9 @@ class TrainConfig:
     """Seconds between saves."""
     cool_down: float = 0.25
     """Last share of the run during which the rates fall to a tenth; the next run starts at the full ones."""
+    encoder_share: float = 0.0
+    """Last share of the run, from 0 to 1, in which only the encoder learns; the generator is then its running
+    average and stays. On synthetic heads."""
     average_images: int = 20_000
     """Half-life of the running averages of weights and of the latents' Gaussian, in images of heads."""
     clip: float = 50.0
@@ -85,8 +88,12 @@ class TrainConfig:
         for name in ("r1", "memory"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name} {getattr(self, name)}: choose 0 or more")
-        if not 0 <= self.swap <= 1:
-            raise UserError(f"--swap {self.swap}: choose a number from 0 to 1")
+        for name in ("swap", "encoder_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} {getattr(self, name)}: choose a number from 0 to 1")
+        if self.encoder_share and self.data is not None:
+            raise UserError("--encoder-share: --data has no encoder; use my3dgen prior encoder afterwards")
 
     @property
     def kind(self) -> str:

@@ -40,9 +40,11 @@ class Progress:
     """How far training has come."""
 
     images: int = 0
-    """Images the generator has been trained on, all runs together."""
+    """Images the networks have been trained on, all runs together."""
     adversarial_images: int = 0
     """Those of them with the adversarial term."""
+    encoder_images: int = 0
+    """Those of them that only the encoder has learned from."""
     steps: int = 0
     """Optimiser steps, all runs together."""
     next_seed: int = 0

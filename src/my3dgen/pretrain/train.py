@@ -118,12 +118,27 @@ class _Run:
 
     def _set_rates(self, step: int) -> None:
         factor = min(1.0, (step + 1) / self.warm) if self.warm else 1.0
-        left = 1 - (time.monotonic() - self.started) / (self.config.minutes * 60)
+        left = self._left()
         if left < self.config.cool_down:
             factor *= 0.1 + 0.9 * max(left, 0.0) / self.config.cool_down
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * factor
+
+    def _left(self) -> float:
+        """How much of the run is left, or of its first part while that lasts; less than 0 after its time."""
+        spent = (time.monotonic() - self.started) / (self.config.minutes * 60)
+        share = self.config.encoder_share
+        return (1 - spent) / share if self.training.alone else (1 - share - spent) / (1 - share)
+
+    def _settle(self, step: int) -> None:
+        """Let the encoder learn alone once it is time."""
+        share = self.config.encoder_share
+        if self.training.alone or not share or isinstance(self.training, PictureTraining):
+            return
+        if agree_due(share == 1 or self._left() <= 0, step, self.ranks):
+            self.training.settle()
+            self._say(f"the encoder learns alone from {self.progress.images:,} images on")
 
     def _over(self, step: int) -> bool:
         late = time.monotonic() - self.started > self.config.minutes * 60
@@ -142,6 +157,7 @@ class _Run:
         figures: dict[str, float | int] = {}
         sums: dict[str, tuple[Tensor, int]] = {}
         while not self._over(step):
+            self._settle(step)
             self._set_rates(step)
             out = self._step()
             progress.images += images

@@ -34,7 +34,9 @@ class EncoderConfig:
     """Style vectors of the prior."""
     widths: tuple[int, ...] = (32, 64, 96, 128, 160, 192)
     """Channels after each halving; the last resolution is flattened."""
-    offset_rank: int = 48
+    depths: tuple[int, ...] = (1, 2, 1, 1, 1, 1)
+    """Residual blocks at each of these resolutions."""
+    offset_rank: int = 40
     """Numbers from which the offsets of all layers are made."""
     camera_radius: float = RADIUS
     camera_pivot: Sequence[float] = PIVOT
@@ -96,10 +98,9 @@ class Encoder(nn.Module):
         self.config = config
         layers: list[nn.Module] = []
         inputs = 3
-        for stage, width in enumerate(config.widths):
+        for width, depth in zip(config.widths, config.depths, strict=True):
             layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
-            if stage > 0:
-                layers.append(Residual(width))
+            layers += [Residual(width) for _ in range(depth)]
             inputs = width
         self.trunk = nn.Sequential(*layers)
         side = config.img_resolution >> len(config.widths)
