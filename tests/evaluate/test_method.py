@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from my3dgen.evaluate.method_bench import Bench
 from my3dgen.evaluate.method_people import read_case
 from my3dgen.evaluate.method_protocol import parse_protocol
 from my3dgen.evaluate.method_report import draw_sheets, read_results, squares, table, write_docs
+from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
 
@@ -66,7 +68,7 @@ def test_what_is_done_is_kept_and_what_is_missing_is_made_by_other_processes(ask
     person = asked.protocol.people[0]
     (work / "out" / "people" / str(person) / "stages" / "lora-r1-5-w.json").unlink()
     again = evaluate_methods(Asked(**(vars(asked) | {"processes": 2})))
-    drop = ("seconds", "peak_memory_mb")
+    drop = ("seconds", "seconds_photo", "peak_memory_mb")
     for old, new in zip(before["rows"], again["rows"], strict=True):
         assert {k: v for k, v in old.items() if k not in drop} == {
             k: v for k, v in new.items() if k not in drop
@@ -201,6 +203,20 @@ def test_results_that_were_edited_are_refused(work, tmp_path, name, value, words
         path.write_text(json.dumps(results | {"rows": [row | change]}))
         with pytest.raises(FileFormatError, match="'rows' are not"):
             read_results(path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_prior_that_was_replaced_meanwhile_is_noticed(asked, tmp_path, processes):
+    place = Asked(**(vars(asked) | {"processes": processes, "out": tmp_path})).place(
+        load_prior(asked.prior), asked.protocol
+    )
+    row = asked.protocol.rows(asked.protocol.people[:1])[0]
+    with (
+        pytest.raises(UserError, match="was replaced meanwhile"),
+        Workers(replace(place, prior_sha256="0" * 64)) as workers,
+    ):
+        ((_, result),) = workers.run([Job("row", row)])
+        raise UserError(result["error"])
 
 
 def test_one_benchmark_at_a_time(tmp_path):

@@ -60,12 +60,12 @@ class Asked:
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"--{name} {getattr(self, name)} is out of range; choose {low} to {high}")
 
-    @property
-    def place(self) -> Place:
-        """Where the work is done."""
+    def place(self, prior: Prior, protocol: Protocol) -> Place:
+        """Where the work is done, with the prior that was asked for."""
         return Place(
             prior=self.prior,
-            protocol=self.protocol,
+            prior_sha256=prior.sha256,
+            protocol=protocol,
             out=self.out,
             seed=self.seed,
             device=self.device,
@@ -85,7 +85,7 @@ def evaluate_methods(asked: Asked) -> dict[str, Any]:
     rows = protocol.rows(people, asked.methods, asked.photos)
     prior = checked_prior(asked.prior)
     with taken(asked.out):
-        made = measure(asked.place, rows, RowPlan(protocol, people))
+        made = measure(asked.place(prior, protocol), rows, RowPlan(protocol, people))
         report = assemble(asked, prior, rows, made)
         write_json(asked.out / RESULTS, report)
     return report
@@ -113,9 +113,9 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
             assert row.training is not None
             training = replace(row.training, rate=rate, steps=steps or row.training.steps)
             rows.append(replace(row, training=training, variant=f"-{training.steps}-{rate:g}"))
-    checked_prior(asked.prior)
+    prior = checked_prior(asked.prior)
     with taken(asked.out):
-        made = measure(replace(asked.place, protocol=protocol), rows, RowPlan(protocol, people))
+        made = measure(asked.place(prior, protocol), rows, RowPlan(protocol, people))
     table = []
     for rate in rates:
         of_rate = [made[row] for row in rows if row.training is not None and row.training.rate == rate]

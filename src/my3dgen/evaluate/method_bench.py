@@ -12,6 +12,7 @@ OUT/people/SEED/
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -168,10 +169,14 @@ class Bench:
         """All that is asked of a method that has learned a person."""
         asked, device = self.protocol, self.prior.generator.w_avg.device
         judge, method = load_judge(device), learned.method
+        started = time.perf_counter()
         photos = held_out(method, case.test, judge)
+        figures: dict[str, Any] = {
+            "seconds_photo": round((time.perf_counter() - started) / len(case.test), 2),
+        }
         seen = [novel_views(method, moment.album, moment.source, judge) for moment in case.moments]
-        figures = prefixed("heldout", mean_score(photos.scores).as_dict())
-        figures = figures | view_figures(case, seen) | shape_figures(self.prior, case, seen)
+        figures |= prefixed("heldout", mean_score(photos.scores).as_dict())
+        figures |= view_figures(case, seen) | shape_figures(self.prior, case, seen)
         pictures = {"photos": photos.images[:SHOWN], "views": seen[0].images}
         synthesis: dict[str, float | None] = dict.fromkeys(
             (

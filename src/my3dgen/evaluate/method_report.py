@@ -110,7 +110,7 @@ def is_row(row: Any) -> bool:
 
 def number(figure: str, value: float) -> str:
     """A figure with the digits it can carry."""
-    if figure in ("bytes", "parameters", "seconds", "peak_memory_mb"):
+    if figure in COSTS:
         return f"{value:,.0f}"
     if figure in ("floaters", "depth_error"):
         return f"{value:.4f}"
@@ -198,6 +198,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
         columns=[name for name in COLUMNS if any(name in e["figures"] for e in results["summary"])],
         headings=COLUMNS,
+        costs=COSTS,
         enough=ENOUGH,
         titles=TITLES,
         plots=plots,
@@ -236,13 +237,14 @@ def methods_sheet(
 ) -> Image.Image | None:
     """A person's pictures of one kind by every method that has them; None if none has."""
     folder = work / "people" / str(person) / "pictures"
-    rows = {"truth": folder / f"truth.{name}.jpg"}
+    true = "photos" if name in ("samples", "interpolation") else name
+    rows = {"photos" if true != name else "truth": folder / f"truth.{true}.jpg"}
     for entry in entries:
         rank = f"-r{entry['rank']}" if entry["rank"] else ""
         row = f"{entry['method']}{rank}-{entry['photos']}-{entry['anchors']}"
         rows[title_of(entry)] = folder / f"{row}.{name}.jpg"
     strips = {title: squares(path) for title, path in rows.items() if path.is_file()}
-    if not set(strips) - {"truth"}:
+    if not set(strips) - {"truth", "photos"}:
         return None
     columns = max(map(len, strips.values()))
     blank = Image.new("RGB", (CELL, CELL), "white")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 DRAWS = 2000
-COSTS = ("parameters", "bytes", "seconds", "peak_memory_mb")
+COSTS = ("parameters", "bytes", "seconds", "seconds_photo", "peak_memory_mb")
 LOWER = ("perceptual", "floaters", "depth", "bytes", "seconds", "memory", "parameters")
 
 Group = tuple[str, int, int, str]

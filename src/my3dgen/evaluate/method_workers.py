@@ -37,6 +37,8 @@ class Place:
     """Where work is done; everything a process needs to begin."""
 
     prior: str
+    prior_sha256: str
+    """What it is to be, so that no process works with another that has taken its place meanwhile."""
     protocol: Protocol
     out: Path
     seed: int
@@ -55,8 +57,11 @@ class Place:
         return self.processes * max(1, self.cards)
 
     def open(self) -> Bench:
-        """The bench in this process."""
-        return Bench(load_prior(self.prior, self.device), self.protocol, self.out, self.seed)
+        """The bench in this process. Raises UserError when the prior is another than it was."""
+        prior = load_prior(self.prior, self.device)
+        if prior.sha256 != self.prior_sha256:
+            raise UserError(f"the prior '{self.prior}' was replaced meanwhile; run the same command again")
+        return Bench(prior, self.protocol, self.out, self.seed)
 
 
 Result = dict[str, Any]
@@ -125,7 +130,7 @@ class Workers:
                     ) from None
 
 
-_bench: Bench | None = None
+_bench: Bench | UserError | None = None
 
 
 def _begin(place: Place, counter: Any) -> None:
@@ -139,9 +144,14 @@ def _begin(place: Place, counter: Any) -> None:
     if place.cards:
         torch.cuda.set_device(number % place.cards)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.workers))
-    _bench = place.open()
+    try:
+        _bench = place.open()
+    except UserError as error:  # raised here it would be taken for a process that died
+        _bench = error
 
 
 def _do(job: Job) -> Result:
     assert _bench is not None
+    if isinstance(_bench, UserError):
+        return {"error": str(_bench)}
     return do(_bench, job)
