@@ -1,6 +1,6 @@
 """The documentation's pictures, from what these commands leave:
 
-my3dgen demo && my3dgen evaluate prior mini --identities 100 --device cuda --out out/mini
+my3dgen demo && my3dgen evaluate prior mini --identities 200 --device cuda --out out/mini
 python scripts/docs_pictures.py out/demo out/mini
 """
 
@@ -14,22 +14,30 @@ from skimage import data
 from my3dgen import cli
 from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.cameras import camera_from_angles
+from my3dgen.evaluate.demo import BUNDLED
+from my3dgen.evaluate.enhancement import enhancement, parts_of
+from my3dgen.faces.album import read_album
+from my3dgen.person import Person
+from my3dgen.prior.store import load_prior
 from my3dgen.synthetic.factors import HELD_OUT_SEEDS, sample_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
 
 LIMIT = 300_000  # bytes: the pictures are part of every clone
 TARGET = Path(__file__).parent.parent / "docs" / "pictures"
+ENHANCED = ("photo23.png", "photo35.png", "photo41.png")
+"""Held-out photos of the demo: filled and enlarged, and the second edited."""
 
 
 def main(demo: Path, evaluation: Path) -> None:
-    """Heads, samples of the prior, held-out photos by every method, and a real photograph."""
+    """Heads, samples of the prior, the demo's person in every application, and a real photograph."""
     save_small(heads(64), TARGET / "heads.jpg")
     with Image.open(evaluation / "pictures" / "samples.png") as picture:
         small = picture.convert("RGB").resize((1400, 1400 * picture.height // picture.width))
         save_small(small, TARGET / "samples.jpg")
     with Image.open(demo / "pictures" / "heldout.png") as picture:
         save_small(picture.convert("RGB"), TARGET / "demo.jpg")
+    applications(demo)
     with tempfile.TemporaryDirectory() as folder:
         photo, album, found = (Path(folder) / name for name in ("astronaut.png", "album", "found.png"))
         Image.fromarray(data.astronaut()).save(photo)  # Eileen Collins, NASA, public domain
@@ -37,6 +45,32 @@ def main(demo: Path, evaluation: Path) -> None:
         run("invert", str(album), "-o", str(found), "--space", "w+", "--yaw", "-30", "0", "30")
         with Image.open(found) as picture:
             save_small(picture.convert("RGB"), TARGET / "astronaut.jpg")
+
+
+def applications(demo: Path) -> None:
+    """What can be done with the demo's person, a picture each."""
+    person, prior = str(demo / "person.safetensors"), load_prior("mini")
+    album = read_album(demo / "album")
+    picture, _ = enhancement(prior, Person.load(person, prior), parts_of(album, list(ENHANCED)))
+    save_small(picture, TARGET / "enhance.jpg")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        way = ("--anchors", "3,17,40", "--loop", "--pace", "picture", "--ease", "linear", "--steps", "36")
+        run("interpolate", person, *way, "-o", f"{folder}/way.png", "--report", f"{folder}/way.json")
+        smile = ("--yaw", "-30", "0", "30", "-o", f"{folder}/smile.png", "--report", f"{folder}/smile.json")
+        run("edit", person, *smile)
+        photo = BUNDLED / "photos" / Path(ENHANCED[1]).with_suffix(".jpg")
+        turned = ("--pivot", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
+        run("edit", person, "--photo", str(photo), *turned)
+        for source, target in {
+            "way.chart": "interpolation",
+            "smile.chart": "edit",
+            "photo": "edit_photo",
+        }.items():
+            with Image.open(folder / f"{source}.png") as drawn:
+                width = min(drawn.width, 1100)
+                small = drawn.convert("RGB").resize((width, width * drawn.height // drawn.width))
+                save_small(small, TARGET / f"{target}.jpg")
 
 
 def heads(count: int, at_once: int = 8) -> Image.Image:
