@@ -145,7 +145,7 @@ def examine(
         return mean_score(made.scores).as_dict() | {"by_photo": by_photo}
 
     def on_views() -> dict[str, Any]:
-        made = [novel_views(method, moment, SOURCE, judge) for moment in views]
+        made = novel_views(method, [(moment, SOURCE) for moment in views], judge)
         for moment, pictures in zip(views, made, strict=True):
             keep_pictures(pictures, moment, out / "compared" / "views" / method.name)
         by_yaw = [mean_score(scores) for scores in zip(*(one.scores for one in made), strict=True)]

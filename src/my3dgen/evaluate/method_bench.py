@@ -174,7 +174,7 @@ class Bench:
         figures: dict[str, Any] = {
             "seconds_photo": round((time.perf_counter() - started) / len(case.test), 2),
         }
-        seen = [novel_views(method, moment.album, moment.source, judge) for moment in case.moments]
+        seen = novel_views(method, [(moment.album, moment.source) for moment in case.moments], judge)
         figures |= prefixed("heldout", mean_score(photos.scores).as_dict())
         figures |= view_figures(case, seen) | shape_figures(self.prior, case, seen)
         pictures = {"photos": photos.images[:SHOWN], "views": seen[0].images}

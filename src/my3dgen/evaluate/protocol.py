@@ -1,7 +1,7 @@
 """The two questions put to every method, in the same way.
 
 1. Held-out photos: invert a photo the method has not seen, render it by its own camera, compare.
-2. Novel views: invert one frontal view, render the others, compare with the truth seen from there. Only a
+2. Novel views: invert a frontal view, render the others, compare with the truth seen from there. Only a
    synthetic person has that truth: same head, same expression, same light.
 
 The true views are cropped, and their cameras found, as those of any photo. Cameras of the scene would do
@@ -24,6 +24,7 @@ from my3dgen.cameras import FOCAL, camera_from_angles
 from my3dgen.evaluate.methods import Found, Method
 from my3dgen.evaluate.metrics import Images, Judge, Score
 from my3dgen.faces.album import Album
+from my3dgen.invert import FEW
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
 from my3dgen.synthetic.album import Truth
@@ -65,6 +66,17 @@ def select(album: Album, names: Sequence[str]) -> Album:
     )
 
 
+def joined(albums: Sequence[Album]) -> Album:
+    """The photos of all albums in one, under their names and a number."""
+    masks = [album.masks for album in albums if album.masks is not None]
+    return Album(
+        images=torch.cat([album.images for album in albums]),
+        cameras=torch.cat([album.cameras for album in albums]),
+        masks=torch.cat(masks) if len(masks) == len(albums) else None,
+        names=tuple(f"{place}.{name}" for place, album in enumerate(albums) for name in album.names),
+    )
+
+
 @torch.no_grad()
 def reproduce(
     generator: Generator,
@@ -96,16 +108,29 @@ def held_out(method: Method, album: Album, judge: Judge) -> Reproduction:
     return Reproduction(images, judge.score(images, wanted.images, wanted.masks, found.cameras.to(device)))
 
 
+def novel_views(method: Method, moments: Sequence[tuple[Album, int]], judge: Judge) -> list[Seen]:
+    """Question 2, for moments that are views and the place of their source: invert the source, render all
+    views. Means should leave the source out.
+
+    A few sources are inverted at once, which is faster, and so few that none learns from the others.
+    """
+    seen = []
+    for first in range(0, len(moments), FEW - 1):
+        some = moments[first : first + FEW - 1]
+        # a correction of a source's camera would turn the head against the truth in all other views
+        found = method.invert(joined([select(views, [views.names[at]]) for views, at in some]), False)
+        for place, (views, _) in enumerate(some):
+            generator = method.generator if found.generators is None else found.generators[place]
+            seen.append(_seen(method, generator, found.ws[place : place + 1], views, judge))
+    return seen
+
+
 @torch.no_grad()
-def novel_views(method: Method, views: Album, source: int, judge: Judge) -> Seen:
-    """Question 2: invert the view at place `source`, render all. Means should leave the source out."""
+def _seen(
+    method: Method, generator: Generator, ws: Float[Tensor, "1 num_ws w_dim"], views: Album, judge: Judge
+) -> Seen:
     device = method.generator.w_avg.device
-    wanted = targets_of(views, method.generator.config, device)
-    # a correction of this one camera would turn the head against the truth in all other views
-    with torch.enable_grad():
-        found = method.invert(select(views, [views.names[source]]), False)
-    generator = method.generator if found.generators is None else found.generators[0]
-    ws = found.ws.to(device)
+    wanted, ws = targets_of(views, method.generator.config, device), ws.to(device)
     planes = generator.planes(ws, method.adapter)
     made = [generator.render(planes, camera, ws, method.adapter) for camera in wanted.cameras.split(1)]
     images = torch.cat([one.image for one in made]).clamp(-1, 1)
