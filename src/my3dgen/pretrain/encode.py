@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
 from my3dgen.config import PriorConfig
 from my3dgen.errors import FileFormatError, UserError
+from my3dgen.graphs import CapturedStep
 from my3dgen.int8 import from_int8, to_int8
 from my3dgen.latents import latent_statistics
 from my3dgen.perceptual import Perceptual, load_perceptual
 from my3dgen.precision import has_fast_bfloat16
 from my3dgen.pretrain import encode_monitor as monitor
-from my3dgen.pretrain.graphs import CapturedStep
 from my3dgen.pretrain.monitor import Log
 from my3dgen.pretrain.networks import follow
 from my3dgen.pretrain.parallel import Ranks, settle_gradients

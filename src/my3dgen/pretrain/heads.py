@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from my3dgen.config import PRESETS
+from my3dgen.graphs import CapturedStep
 from my3dgen.perceptual import load_perceptual
 from my3dgen.pretrain import monitor
-from my3dgen.pretrain.graphs import CapturedStep
 from my3dgen.pretrain.judging import Judged
 from my3dgen.pretrain.networks import Networks, Steps, parameters_of
 from my3dgen.pretrain.objectives import BLUR, Weights, blur_taps

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from my3dgen.config import PRESETS
+from my3dgen.graphs import CapturedStep
 from my3dgen.pretrain import gan, monitor
 from my3dgen.pretrain.folder import FolderPool
 from my3dgen.pretrain.gan import AdversarialNetworks, AdversarialSteps, Draw
-from my3dgen.pretrain.graphs import CapturedStep
 from my3dgen.pretrain.judging import Judged
 from my3dgen.pretrain.objectives import BLUR, blur_taps
 from my3dgen.pretrain.parallel import Ranks, settle_gradients
