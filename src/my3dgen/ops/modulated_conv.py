@@ -10,17 +10,23 @@ Scaling the input by s and the output by the norm d keeps one shared weight for 
                 (rank*k channels)
 
 so a frozen W needs no weight gradient, and images with different changes share the batch. The
-norm uses the closed form of |(W + scale B A) s|^2, exact and without forming B A.
+norm uses the closed form of |(W + scale B A) s|^2, exact and without forming B A. Where forming the
+weight costs less than passing over the features, it is formed: for 1x1 kernels, and for one style without
+gradients on a CPU.
 """
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from my3dgen.ops.bias_act import bias_act
 from my3dgen.ops.low_pass import HAS_TRITON, low_pass
 from my3dgen.ops.low_rank import LowRank
+
+GAIN = math.sqrt(2)
+"""Of the leaky ReLU (EG3D spec 1.2)."""
 
 
 def modulated_conv2d(
@@ -37,6 +43,8 @@ def modulated_conv2d(
     `styles` has one row per image or a single row for all. Convolutions run in the dtype of `x`,
     norms in that of `styles`.
     """
+    if weight.shape[-1] == 1 and not (demodulate or upsample):
+        return _pointwise(x, _styled(weight, styles, change)[..., 0, 0])
     y = _styled_conv(x, weight, styles, upsample, change)
     if demodulate:
         y = y * _demodulation(weight, styles, change)[:, :, None, None].to(y.dtype)
@@ -49,18 +57,106 @@ def modulated_layer(
     styles: Float[Tensor, "styles_batch inputs"],
     bias: Float[Tensor, " outputs"] | Float[Tensor, "batch outputs"],
     *,
+    noise: Float[Tensor, "noise_batch 1 new_height new_width"] | None = None,
     upsample: bool = False,
     change: LowRank | None = None,
     clamp: float | None = None,
 ) -> Float[Tensor, "batch outputs new_height new_width"]:
-    """A demodulated convolution, bias and leaky ReLU; one kernel after the convolution on CUDA."""
-    if x.is_cuda and HAS_TRITON:
+    """A demodulated convolution, noise, bias and leaky ReLU; one kernel after the convolution on CUDA.
+
+    Styles, bias and noise are per image or shared.
+    """
+    if _forms(x, weight, styles, bias, noise, change):
+        return _formed_layer(x, weight, styles, bias, noise, upsample, change, clamp)
+    y = _styled_conv(x, weight, styles, upsample, change)
+    norms = _demodulation(weight, styles, change)
+    if x.is_cuda and HAS_TRITON and noise is None:
         from my3dgen.ops.finish_triton import finish_fused
 
-        y = _styled_conv(x, weight, styles, upsample, change)
-        return finish_fused(y, _demodulation(weight, styles, change), bias, clamp)
-    y = modulated_conv2d(x, weight, styles, upsample=upsample, change=change)
-    return bias_act(y, bias, activation="lrelu", clamp=clamp)
+        return finish_fused(y, norms, bias, clamp)
+    # a leaky ReLU passes on a positive factor, so its gain can be part of what is applied anyway
+    biases = (bias * GAIN).reshape(-1, len(weight), 1, 1).to(y.dtype)
+    y = torch.addcmul(biases, y, (norms * GAIN)[:, :, None, None].to(y.dtype))
+    if noise is not None:
+        y = y.add_((noise * GAIN).to(y.dtype))
+    return _activated(y, clamp)
+
+
+def _activated(y: Tensor, clamp: float | None) -> Tensor:
+    """The leaky ReLU without its gain and the bound, on a fresh tensor that nobody else holds."""
+    y = F.leaky_relu_(y, 0.2)
+    if clamp is None:
+        return y
+    return y.clamp(-clamp, clamp) if y.requires_grad else y.clamp_(-clamp, clamp)
+
+
+def _forms(
+    x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor, noise: Tensor | None, change: LowRank | None
+) -> bool:
+    """Whether all images have one weight, and forming it is less work than passing over the features.
+
+    A change does not decide: one that is zero changes nothing, to the last bit.
+    """
+    if x.device.type != "cpu" or x.numel() < weight.numel() or len(styles) > 1:
+        return False
+    if (bias.ndim == 2 and len(bias) > 1) or (change is not None and change.batched and len(change.A) > 1):
+        return False
+    involved = [x, weight, styles, bias, *(() if noise is None else (noise,))]
+    involved += [] if change is None else [change.A, change.B]
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in involved))
+
+
+def _formed_layer(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    upsample: bool,
+    change: LowRank | None,
+    clamp: float | None,
+) -> Tensor:
+    """`modulated_layer` with styles, norms, change and gain in the weight."""
+    formed = _styled(weight, styles, change)[0]
+    norms = torch.rsqrt(formed.square().sum((1, 2, 3)) + 1e-8) * GAIN
+    formed = (formed * norms[:, None, None, None]).to(x.dtype)
+    biases = (bias * GAIN).reshape(-1).to(x.dtype)
+    if upsample:
+        y = low_pass(_conv(x, formed, upsample=True), (1, 1), gain=4.0) + biases[:, None, None]
+    else:
+        y = F.conv2d(x, formed, biases, padding=weight.shape[-1] // 2)
+    if noise is not None:
+        y = y.add_((noise * GAIN).to(y.dtype))
+    return _activated(y, clamp)
+
+
+def _styled(
+    weight: Float[Tensor, "outputs inputs k k"], styles: Tensor, change: LowRank | None
+) -> Float[Tensor, "some_batch outputs inputs k k"]:
+    """The changed weight times the styles, one per image or one for all, in the dtype of the styles."""
+    changed = weight.to(styles.dtype)[None]
+    if change is not None:
+        changed = changed + change.product().reshape(-1, *weight.shape)
+    return changed * styles[:, None, :, None, None]
+
+
+def _pointwise(
+    x: Float[Tensor, "batch inputs height width"], weights: Float[Tensor, "some_batch outputs inputs"]
+) -> Float[Tensor, "batch outputs height width"]:
+    """A 1x1 convolution with weights per image, in the memory order and dtype of `x`."""
+    weights = weights.to(x.dtype)
+    if x.is_contiguous():
+        return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
+    pixels = _pixels(x)
+    y = F.linear(pixels, weights[0]) if len(weights) == 1 else pixels @ weights.mT
+    return y.mT.unflatten(2, x.shape[2:])
+
+
+def _pixels(x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch pixels inputs"]:
+    """The same numbers as rows of pixels, without a copy where `x` is contiguous or channels-last."""
+    if x.is_contiguous():
+        return x.flatten(2).mT
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, change: LowRank | None) -> Tensor:
@@ -79,13 +175,11 @@ def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, chan
     return y
 
 
-def _conv(x: Tensor, weight: Tensor, upsample: bool, groups: int = 1) -> Tensor:
+def _conv(x: Tensor, weight: Tensor, upsample: bool) -> Tensor:
     """Convolve keeping the resolution, or transposed with stride 2 to side 2 * height + 1."""
     if not upsample:
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=groups)
-    # (groups * out, in, k, k) -> (groups * in, out, k, k)
-    weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-    return F.conv_transpose2d(x, weight, stride=2, groups=groups)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
 
 
 def _low_rank_conv(x: Tensor, change: LowRank, k: int, upsample: bool) -> Tensor:
@@ -94,10 +188,25 @@ def _low_rank_conv(x: Tensor, change: LowRank, k: int, upsample: bool) -> Tensor
     up = change.B.to(x.dtype) * change.scale
     if not change.batched:
         return F.conv2d(_conv(x, down, upsample), up[:, :, None, None])
-    batch = len(x)
-    hidden = _conv(x.flatten(0, 1)[None], down.flatten(0, 1), upsample, groups=batch)
-    hidden = hidden.unflatten(1, (batch, -1))[0]
-    return (up @ hidden.flatten(2)).unflatten(2, hidden.shape[2:])
+    return _pointwise(_conv_each(x, down, upsample), up)
+
+
+def _conv_each(
+    x: Float[Tensor, "batch inputs height width"],
+    weights: Float[Tensor, "batch inner inputs k k"],
+    upsample: bool,
+) -> Float[Tensor, "batch inner new_height new_width"]:
+    """`_conv` with few outputs and a weight per image.
+
+    Grouped convolutions are slow. Here one product per image gives every tap's share of every output, and
+    the shares are summed where they belong.
+    """
+    k, (height, width) = weights.shape[-1], x.shape[2:]
+    size = (2 * height + 1, 2 * width + 1) if upsample else (height, width)
+    taps = (weights if upsample else weights.flip(-2, -1)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    shares = (taps @ _pixels(x).mT).to(torch.promote_types(x.dtype, torch.float32))
+    padding, stride = (0, 2) if upsample else (k // 2, 1)
+    return F.fold(shares, size, k, padding=padding, stride=stride).to(x.dtype)
 
 
 def _demodulation(

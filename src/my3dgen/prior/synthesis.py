@@ -58,15 +58,20 @@ class SynthesisLayer(nn.Module):
     ) -> NewFeatures:
         """Features at the layer's resolution, in the dtype of `x`."""
         styles, bias = self.affine.styles(w, change.at("affine")), change.shifted("bias", self.bias)
-        low_rank = change.low_rank("weight")
-        if noise == "none":
-            return modulated_layer(
-                x, self.weight, styles, bias, upsample=self.up, change=low_rank, clamp=self.clamp
-            )
-        x = modulated_conv2d(x, self.weight, styles, upsample=self.up, change=low_rank)
-        strength = change.shifted("noise_strength", self.noise_strength).reshape(-1, 1, 1, 1)
-        x = x + (strength * self._noise(len(x), noise, rng)).to(x.dtype)
-        return bias_act(x, bias, activation="lrelu", clamp=self.clamp)
+        added = None
+        if noise != "none":
+            strength = change.shifted("noise_strength", self.noise_strength).reshape(-1, 1, 1, 1)
+            added = strength * self._noise(len(x), noise, rng)
+        return modulated_layer(
+            x,
+            self.weight,
+            styles,
+            bias,
+            noise=added,
+            upsample=self.up,
+            change=change.low_rank("weight"),
+            clamp=self.clamp,
+        )
 
     def _noise(self, batch: int, noise: NoiseMode, rng: torch.Generator | None) -> Tensor:
         if noise == "const":
