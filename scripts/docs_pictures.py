@@ -15,7 +15,8 @@ from my3dgen import cli
 from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.cameras import camera_from_angles
 from my3dgen.evaluate.demo import BUNDLED
-from my3dgen.evaluate.enhancement import enhancement, parts_of
+from my3dgen.evaluate.enhancement import enhancement
+from my3dgen.evaluate.protocol import select
 from my3dgen.faces.album import read_album
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
@@ -51,7 +52,7 @@ def applications(demo: Path) -> None:
     """What can be done with the demo's person, a picture each."""
     person, prior = str(demo / "person.safetensors"), load_prior("mini")
     album = read_album(demo / "album")
-    picture, _ = enhancement(prior, Person.load(person, prior), parts_of(album, list(ENHANCED)))
+    picture, _ = enhancement(prior, Person.load(person, prior), select(album, ENHANCED))
     save_small(picture, TARGET / "enhance.jpg")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from my3dgen.evaluate.enhancement import HOLES, enhancement, hole_picture, parts_of
+from my3dgen.evaluate.enhancement import HOLES, enhancement, hole_picture
 from my3dgen.evaluate.metrics import load_judge
+from my3dgen.evaluate.protocol import select
 from my3dgen.invert import InvertConfig
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
@@ -22,7 +23,7 @@ def test_holes_lie_where_the_camera_sees_the_features(tiny_prior, truth):
 
 def test_figures_compare_with_what_is_cheap(tiny_prior, truth, photos):
     me = new_person(tiny_prior, new_adapter(tiny_prior.generator, 1, 1.0), truth)
-    few = parts_of(replace(photos, masks=None), ["d.png", "b.png"])
+    few = select(replace(photos, masks=None), ["d.png", "b.png"])
     assert few.names == ("d.png", "b.png") and (few.images[1] == photos.images[1]).all()
     judge = load_judge()
     picture, (mouth, eyes) = enhancement(tiny_prior, me, few, config=QUICK, scale=4, judge=judge)

@@ -3,10 +3,9 @@
 The person of `my3dgen demo` and photos it did not learn from:
 
     album = read_album("out/demo/album")
-    picture, figures = enhancement(prior, person, parts_of(album, ["photo05.png", "photo11.png"]))
+    picture, figures = enhancement(prior, person, select(album, ["photo05.png", "photo11.png"]))
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -19,6 +18,7 @@ from my3dgen.apps.framed import Photo, frame
 from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.cameras import project
 from my3dgen.evaluate.metrics import Judge, load_judge, psnr
+from my3dgen.evaluate.protocol import select
 from my3dgen.faces.album import Album
 from my3dgen.faces.build import pixels
 from my3dgen.faces.canonical import canonical_face
@@ -52,13 +52,6 @@ class Figures:
     bicubic_identity: float
 
 
-def parts_of(album: Album, names: Sequence[str]) -> Album:
-    """Some of an album's photos."""
-    at = [album.names.index(name) for name in names]
-    masks = None if album.masks is None else album.masks[at]
-    return Album(album.images[at], album.cameras[at], masks, tuple(names))
-
-
 def hole_picture(camera: Float[Tensor, "1 25"], prior: Prior, hole: str, size: int) -> Image.Image:
     """A mask with an ellipse or, for a side of the face, a rectangle painted white."""
     landmarks, more = HOLES[hole]
@@ -88,7 +81,7 @@ def enhancement(
     judge = judge or load_judge()
     pictures, captions, figures = [], [], []
     for i, name in enumerate(album.names):
-        one, hole = parts_of(album, [name]), list(HOLES)[i % len(HOLES)]
+        one, hole = select(album, [name]), list(HOLES)[i % len(HOLES)]
         truth = one.images
         photo = Photo(to_image(truth), name, one)
         mask = hole_picture(one.cameras, prior, hole, truth.shape[-1])
