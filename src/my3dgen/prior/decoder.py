@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from my3dgen.config import PriorConfig
+from my3dgen.ops.fused_render import Perceptron
 from my3dgen.prior.mapping import Dense
 
 
@@ -19,6 +20,11 @@ class Decoder(nn.Module):
             nn.Softplus(),
             Dense(config.decoder_hidden, 1 + config.render_features, lr_mul=m),
         )
+
+    def perceptron(self) -> Perceptron:
+        """The weights with their gains, in one piece."""
+        into, out_of = (layer.effective() for layer in self.net if isinstance(layer, Dense))
+        return Perceptron(*into, *out_of)
 
     def forward(
         self, features: Float[Tensor, "batch points features"]

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from my3dgen.config import NoiseMode, PriorConfig
+from my3dgen.ops.fused_render import FusedField
 from my3dgen.ops.triplane import sample_planes
 from my3dgen.prior.adaptation import Adaptation, AdapterLike
 from my3dgen.prior.decoder import Decoder
@@ -151,8 +152,12 @@ class Generator(nn.Module):
         sampling: Sampling | None = None,
         resolution: int | None = None,
         rng: torch.Generator | None = None,
+        fused: bool = True,
     ) -> Volume:
-        """The first half of `render`: what the rays meet."""
+        """The first half of `render`: what the rays meet.
+
+        On CUDA fused kernels do it where they can; without `fused` never.
+        """
         batch = len(cameras)
         if len(planes) not in (1, batch):
             raise ValueError(f"{len(planes)} planes for {batch} cameras")
@@ -167,6 +172,7 @@ class Generator(nn.Module):
                 self.config,
                 sampling or Sampling.of(self.config),
                 rng,
+                self._fused_field(planes, dtype) if fused else None,
             )
         return Volume(
             features=rays.colours.unflatten(1, (side, side)).permute(0, 3, 1, 2),  # channels last
@@ -226,6 +232,10 @@ class Generator(nn.Module):
         features = sample_planes(planes, points * (2 / self.config.box_warp), self.config.plane_mode, dtype)
         colours, densities = self.decoder(features)
         return colours.reshape(*shape, -1), densities.reshape(shape)
+
+    def _fused_field(self, planes: Planes, dtype: torch.dtype) -> FusedField:
+        config = self.config
+        return FusedField(planes, self.decoder.perceptron(), config.plane_mode, config.box_warp, dtype)
 
     def _change(self, adapter: AdapterLike | None, batch: int) -> Adaptation:
         if adapter is not None and adapter.batch not in (None, batch):

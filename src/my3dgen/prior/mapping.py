@@ -1,5 +1,7 @@
 """From a Gaussian latent and a camera to style vectors (EG3D spec 1.6)."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +25,10 @@ class Dense(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
         return dense(x, self.weight, self.bias, lr_mul=self.lr_mul, activation=self.activation)
+
+    def effective(self) -> tuple[Float[Tensor, "outputs inputs"], Float[Tensor, " outputs"]]:
+        """(weight, bias) with their gains, as of a plain dense layer."""
+        return self.weight * (self.lr_mul / math.sqrt(self.weight.shape[1])), self.bias * self.lr_mul
 
 
 class MappingNetwork(nn.Module):

@@ -44,10 +44,15 @@ def on_background(
 
 def mean_depth(weights: Intervals, depths: Samples) -> Float[Tensor, "batch rays"]:
     """Mean distance of what a ray meets; +inf for a ray that meets nothing."""
-    opacity = weights.sum(-1)
+    return depth_of((weights * _middle(depths)).sum(-1), weights.sum(-1))
+
+
+def depth_of(
+    moment: Float[Tensor, "batch rays"], opacity: Float[Tensor, "batch rays"]
+) -> Float[Tensor, "batch rays"]:
+    """The mean distance, from the weighted sum of distances and the sum of weights."""
     met = opacity > 1e-12  # below this, dividing would be noise and its gradient overflow
-    mean = (weights * _middle(depths)).sum(-1) / torch.where(met, opacity, 1.0)
-    return torch.where(met, mean, torch.inf)
+    return torch.where(met, moment / torch.where(met, opacity, 1.0), torch.inf)
 
 
 def march(

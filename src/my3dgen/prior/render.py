@@ -8,8 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.config import PriorConfig
+from my3dgen.ops.fused_render import FusedField, RaySums
 from my3dgen.prior.importance import importance_depths
 from my3dgen.prior.march import (
+    depth_of,
     interval_weights,
     mean_depth,
     on_background,
@@ -64,8 +66,12 @@ def render_rays(
     config: PriorConfig,
     sampling: Sampling,
     rng: torch.Generator | None,
+    fused: FusedField | None = None,
 ) -> RenderedRays:
     """Render rays through a field.
+
+    `fused` is the same field as data: where it serves, a few kernels do the work, which never write what
+    they find at samples; otherwise `field` is asked.
 
     `rng` draws the jitter and the quantiles; None is the deterministic mode: jitter 0.5 and the
     quantiles (k + 0.5) / fine.
@@ -77,7 +83,7 @@ def render_rays(
         part = slice(first, first + size)
         start, end = (x[:, part] if isinstance(x, Tensor) else x for x in (near, far))
         rays = origins[:, part], directions[:, part], start, end
-        chunks.append(_render_chunk(field, *rays, config, sampling, rng))
+        chunks.append(_render_chunk(field, *rays, config, sampling, rng, fused))
     if len(chunks) == 1:
         return chunks[0]
     return RenderedRays(
@@ -98,13 +104,19 @@ def _render_chunk(
     config: PriorConfig,
     sampling: Sampling,
     rng: torch.Generator | None,
+    fused: FusedField | None,
 ) -> RenderedRays:
     jitter = _jitter((*origins.shape[:2], sampling.coarse), origins, rng)
     depths = stratified_depths(near, far, jitter, disparity=config.disparity_space_sampling)
+    u = _quantiles((*origins.shape[:2], sampling.fine), origins, rng) if sampling.fine else None
+    if fused is not None and fused.serves(origins, directions, sampling.coarse, sampling.fine):
+        drawn = None if rng is None else u
+        if isinstance(near, Tensor):  # where no ray meets the box, the limits are in reverse
+            depths = depths.sort(-1).values
+        return _of_sums(fused.render(origins, directions, depths, sampling.fine, drawn), config)
     colours, densities = _evaluate(field, origins, directions, depths)
     passes = [colours]  # of the coarse and the fine samples
-    if sampling.fine:
-        u = _quantiles((*origins.shape[:2], sampling.fine), origins, rng)
+    if u is not None:
         fine = importance_depths(depths, interval_weights(densities.detach(), depths), u)
         fine_colours, fine_densities = _evaluate(field, origins, directions, fine)
         depths = torch.cat([depths, fine], -1)
@@ -123,6 +135,16 @@ def _render_chunk(
         opacity=opacity,
         nearest=depths.amin(),
         farthest=depths.amax(),
+    )
+
+
+def _of_sums(sums: RaySums, config: PriorConfig) -> RenderedRays:
+    return RenderedRays(
+        colours=on_background(sums.colours, sums.opacity, white_back=config.white_back),
+        depth=depth_of(sums.moment, sums.opacity),
+        opacity=sums.opacity,
+        nearest=sums.nearest,
+        farthest=sums.farthest,
     )
 
 
