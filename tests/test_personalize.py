@@ -11,9 +11,10 @@ from my3dgen.anchors import Anchors
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.lora import new_adapter
-from my3dgen.personalize import FULL_RATE, PersonalizeConfig, finetune, personalize
+from my3dgen.personalize import FULL_RATE, PersonalizeConfig, finetune, personalize, personalize_many
 from my3dgen.rank_allocation import components
-from my3dgen.tune import photos_of_step
+from my3dgen.targets import targets_of
+from my3dgen.tune import loss_of_step, photos_of_people, photos_of_step, tune
 
 my3dgen_personalize = importlib.import_module("my3dgen.personalize")  # the package's name is the function
 
@@ -243,6 +244,69 @@ def test_every_photo_is_seen_once_a_turn():
     assert all(sorted(turn) == list(range(5)) for turn in turns)
     assert len({tuple(turn) for turn in turns}) > 1
     assert numbers != torch.cat([photos_of_step(step, 5, 2, seed=4) for step in range(10)]).tolist()
+
+
+def test_photos_of_several_people_are_those_each_has_alone():
+    both = photos_of_people(7, [5, 3], 2, seed=1)
+    alone = photos_of_step(7, 5, 2, 1), 5 + photos_of_step(7, 3, 2, 1)
+    assert torch.equal(both, torch.cat(alone))
+
+
+@pytest.mark.parametrize(("window", "batch"), [(None, 1), (12, 2)])
+def test_a_step_follows_the_gradient_of_its_loss(tiny_prior, truth, stranger, monkeypatch, window, batch):
+    """Of the adapter and of the latents, which reach the step as numbers without a past."""
+    config = replace(QUICK, steps=1, window=window, batch=batch)
+    targets = targets_of(stranger, tiny_prior.config)
+    adapter = new_adapter(tiny_prior.generator, 1, 1.0)
+    moves = torch.zeros_like(truth.ws).requires_grad_()
+
+    def latents(numbers):
+        return (truth.ws + moves)[numbers]
+
+    arguments = (tiny_prior.generator, adapter), (targets, latents, config, None)
+    leaves = {**adapter.tensors, "moves": moves}
+    loss = loss_of_step(*arguments[0], *arguments[1], 0)
+    expected = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    assert expected[-1] is not None and expected[-1].abs().sum() > 0
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: None)
+    losses = tune(*arguments[0], leaves, *arguments[1], belongs="test")
+    assert losses == [[pytest.approx(loss.item())]]
+    for (name, leaf), gradient in zip(leaves.items(), expected, strict=True):
+        assert (leaf.grad is None) == (gradient is None), name
+        if gradient is not None:
+            torch.testing.assert_close(leaf.grad, gradient, msg=name)
+
+
+def test_several_people_at_once_become_what_they_become_alone(tiny_prior, truth, stranger):
+    """But for single numbers whose gradient is nothing but rounding, of which Adam makes much."""
+    few = replace(
+        stranger, images=-stranger.images[:4], cameras=stranger.cameras[:4], masks=None, names=tuple("wxyz")
+    )
+    anchors = truth, Anchors(truth.ws[:4], truth.cameras[:4])
+    config = replace(QUICK, steps=8, batch=2, window=12, rate=2e-3, refine=1e-3)
+    together = personalize_many(tiny_prior, [stranger, few], anchors, config)
+    for album, own, person in zip((stranger, few), anchors, together, strict=True):
+        alone = personalize(tiny_prior, album, own, config)
+        assert person.card.made["photos"] == len(album)
+        assert person.card.made["last_loss"] == pytest.approx(alone.card.made["last_loss"], rel=1e-3)
+        assert fit_of(tiny_prior, own, album, person.adapter) == pytest.approx(
+            fit_of(tiny_prior, own, album, alone.adapter), abs=0.02
+        )
+        torch.testing.assert_close(person.anchors.ws, alone.anchors.ws, atol=1e-4, rtol=1e-4)
+        start = new_adapter(tiny_prior.generator, 1, 1.0).tensors
+        for name, tensor in alone.adapter.tensors.items():
+            moved = (tensor - start[name]).abs().mean()
+            assert (person.adapter.tensors[name] - tensor).abs().mean() <= 0.01 * moved, name
+    first, second = (person.adapter.tensors for person in together)
+    assert not all(torch.allclose(first[name], second[name], atol=1e-3) for name in first)
+
+
+def test_terms_that_compare_faces_make_people_one_after_the_other(tiny_prior, truth, stranger):
+    config = replace(QUICK, steps=2, preserve=1.0, preserve_every=1, perceptual=0.0)
+    (person,) = personalize_many(tiny_prior, [stranger], [truth], config)
+    alone = personalize(tiny_prior, stranger, truth, config)
+    assert all(torch.equal(t, person.adapter.tensors[n]) for n, t in alone.adapter.tensors.items())
+    assert personalize_many(tiny_prior, [], [], QUICK) == []
 
 
 def test_refusals(tiny_prior, truth, stranger):

@@ -16,9 +16,9 @@ def test_a_window_shows_exactly_its_part_of_the_picture(tiny_prior, truth, top, 
         tensor.data += 0.02 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
     window = Window(top, left, 12, generator.config.neural_rendering_resolution)
     with torch.no_grad():
-        arguments = (generator, truth.ws[:2], truth.cameras[:2], adapter)
-        image, raw = render_window(*arguments, window, 6)
-        whole, whole_raw = render_window(*arguments, None, 6)
+        ws, cameras = truth.ws[:2], truth.cameras[:2]
+        image, raw = render_window(generator, ws, window.cameras(cameras), adapter, 12, window.spans, 6)
+        whole, whole_raw = render_window(generator, ws, cameras, adapter, None, None, 6)
     torch.testing.assert_close(raw, window.crop(whole_raw), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(image, window.crop(whole), atol=1e-3, rtol=1e-3)
     assert whole.std() > 0.01

@@ -9,7 +9,7 @@ the adapter is trained at a generous rank first, then cut down to what matters (
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint
+from my3dgen.comparison import rows
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.faces.album import Album
-from my3dgen.lora import Adapter, new_adapter
+from my3dgen.lora import Adapter, new_adapter, stack, unstack
 from my3dgen.perceptual import load_perceptual
 from my3dgen.person import Person, new_person
 from my3dgen.preserve import preservation
@@ -31,8 +32,8 @@ from my3dgen.progress import track
 from my3dgen.rank_allocation import components, importances, in_singular_basis, reduced, within_budget
 from my3dgen.ranks import EXTRAS
 from my3dgen.regularize import identity_and_symmetry
-from my3dgen.targets import Targets, targets_of
-from my3dgen.tune import Extra, TuneConfig, keep, loss_of_step, rows, tune
+from my3dgen.targets import Targets, joined, targets_of
+from my3dgen.tune import Extra, TuneConfig, keep, loss_of_step, tune
 
 Quality = Literal["draft", "standard", "max"]
 LOOKS = 32  # steps that weigh an adapter's components, at least
@@ -101,23 +102,40 @@ def personalize(
     or when training diverges, PriorMismatchError for anchors that do not fit.
     """
     started = time.monotonic()
-    work = _Work("lora", prior, album, anchors, config, unfinished)
-    adapter = new_adapter(
-        prior.generator,
-        config.rank,
-        config.alpha,
-        torch.Generator().manual_seed(config.seed),
-        ranks=config.ranks,
-        extras=config.extras,
-    )
-    first = 0
+    work = _Work("lora", prior, [album], [anchors], config, unfinished)
+    adapter, first = work.new_adapter(), 0
     if config.budget is not None:
         adapter, first = _within_budget(work, adapter, config.budget), work.explored
     losses = work.train(prior.generator, adapter, adapter.tensors, first, config.steps)
     made = {"method": "lora", **work.made(losses, started)}
     if config.budget is not None:
         made["components"] = components(adapter)
-    return new_person(prior, adapter, work.refined(), made)
+    return new_person(prior, adapter, work.refined()[0], made)
+
+
+def personalize_many(
+    prior: Prior,
+    albums: Sequence[Album],
+    anchors: Sequence[Anchors],
+    config: PersonalizeConfig = QUALITIES["standard"],
+) -> list[Person]:
+    """`personalize` for several people at once: every step sees photos of all. Worth it on a GPU.
+
+    Everybody becomes what they become alone, up to rounding. With a budget or with terms that compare
+    faces, people are made one after the other. Errors as `personalize`.
+    """
+    if config.budget is not None or config.identity or config.symmetry or config.preserve:
+        return [personalize(prior, *each, config) for each in zip(albums, anchors, strict=True)]
+    if not albums:
+        return []
+    started = time.monotonic()
+    work = _Work("lora", prior, albums, anchors, config, None)
+    adapter = stack([work.new_adapter() for _ in albums]).detached().requires_grad_()
+    losses = work.train(prior.generator, adapter, adapter.tensors, 0, config.steps)
+    return [
+        new_person(prior, own, refined, {"method": "lora", **work.made(losses, started, person)})
+        for person, (own, refined) in enumerate(zip(unstack(adapter), work.refined(), strict=True))
+    ]
 
 
 def finetune(
@@ -134,43 +152,67 @@ def finetune(
     """
     started = time.monotonic()
     config = config or replace(QUALITIES["standard"], rate=FULL_RATE)
-    work = _Work("full", prior, album, anchors, config, unfinished)
+    work = _Work("full", prior, [album], [anchors], config, unfinished)
     generator = copy.deepcopy(prior.generator)
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
     losses = work.train(generator, None, leaves, 0, config.steps)
     generator.requires_grad_(False)
-    return FullyTuned(generator, work.refined(), {"method": "full", **work.made(losses, started)})
+    return FullyTuned(generator, work.refined()[0], {"method": "full", **work.made(losses, started)})
 
 
 class _Work:
-    """The making of one person: what is compared, latents and their moves, what an unfinished file holds."""
+    """The making of one person, or of several together: what is compared, latents and their moves, what an
+    unfinished file holds."""
 
     def __init__(
         self,
         method: Literal["lora", "full"],
         prior: Prior,
-        album: Album,
-        anchors: Anchors,
+        albums: Sequence[Album],
+        anchors: Sequence[Anchors],
         config: PersonalizeConfig,
         unfinished: Path | None,
     ) -> None:
         self.prior, self.anchors, self.config, self.unfinished = prior, anchors, config, unfinished
         device = prior.generator.w_avg.device
-        targets = targets_of(album, prior.config, device)
-        check_anchors(prior, targets, anchors)
-        self.ws, cameras = anchors.ws.to(device), anchors.cameras.to(device)
-        self.targets = replace(targets, cameras=cameras, cache={})
+        targets = [targets_of(album, prior.config, device) for album in albums]
+        for photos, own in zip(targets, anchors, strict=True):
+            check_anchors(prior, photos, own)
+        self.counts = [len(photos) for photos in targets]
+        self.ws = torch.cat([own.ws for own in anchors]).to(device)
+        cameras = torch.cat([own.cameras for own in anchors]).to(device)
+        self.targets = replace(joined(targets), cameras=cameras, cache={})
         self.perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
-        layers = 1 if (self.ws == self.ws[:, :1]).all() else self.ws.shape[1]  # W stays W
-        # one leaf a photo: an optimiser leaves alone what had no gradient in a step
-        self.moves = {
-            f"latent.{i}": torch.zeros(1, layers, self.ws.shape[2], device=device, requires_grad=True)
-            for i in range(len(self.ws) if config.refine else 0)
-        }
+        self.moves: dict[str, Tensor] = {}
+        if config.refine:
+            for own in anchors:
+                layers = 1 if (own.ws == own.ws[:, :1]).all() else own.ws.shape[1]  # W stays W
+                # one leaf a photo: an optimiser leaves alone what had no gradient in a step
+                for _ in range(len(own)):
+                    move = torch.zeros(1, layers, own.ws.shape[2], device=device, requires_grad=True)
+                    self.moves[f"latent.{len(self.moves)}"] = move
         self.belongs = fingerprint(
-            method, prior.sha256, asdict(config), targets.images, targets.masks, cameras, self.ws
+            method,
+            prior.sha256,
+            asdict(config),
+            self.targets.images,
+            self.targets.masks,
+            cameras,
+            self.ws,
         )
         self.kept = load_checkpoint(unfinished, self.belongs) if unfinished else None
+
+    def new_adapter(self) -> Adapter:
+        """The adapter that everybody starts with."""
+        config = self.config
+        return new_adapter(
+            self.prior.generator,
+            config.rank,
+            config.alpha,
+            torch.Generator().manual_seed(config.seed),
+            ranks=config.ranks,
+            extras=config.extras,
+        )
 
     @property
     def explored(self) -> int:
@@ -188,11 +230,11 @@ class _Work:
             return rows(self.ws, numbers)
         return torch.cat([self.ws[i : i + 1] + self.moves[f"latent.{i}"] for i in numbers.tolist()])
 
-    def refined(self) -> Anchors:
-        """The anchors where their latents are now."""
+    def refined(self) -> list[Anchors]:
+        """Each person's anchors where their latents are now."""
         with torch.no_grad():
-            final = self.latents(torch.arange(len(self.ws))).cpu()
-        return Anchors(final, self.anchors.cameras, self.anchors.names)
+            final = self.latents(torch.arange(len(self.ws))).cpu().split(self.counts)
+        return [Anchors(ws, own.cameras, own.names) for ws, own in zip(final, self.anchors, strict=True)]
 
     def train(
         self,
@@ -202,7 +244,7 @@ class _Work:
         first: int,
         steps: int,
         fall: float | None = None,
-    ) -> list[float]:
+    ) -> list[list[float]]:
         """Steps `first` to `steps`, or what the unfinished file leaves of them."""
         config = self.config
         face = identity_and_symmetry(generator, adapter, self.targets, self.latents, config)
@@ -217,6 +259,7 @@ class _Work:
             replace(config, steps=steps, fall=config.fall if fall is None else fall),
             self.perceptual,
             belongs=self.belongs,
+            people=self.counts,
             unfinished=self.unfinished,
             kept=self.kept if first <= self.done else None,
             first=first,
@@ -225,12 +268,12 @@ class _Work:
             starts=dict.fromkeys(self.moves, late),
         )
 
-    def made(self, losses: list[float], started: float) -> dict[str, Any]:
+    def made(self, losses: list[list[float]], started: float, person: int = 0) -> dict[str, Any]:
         """The card's figures."""
         settings = asdict(self.config) | {"extras": list(self.config.extras)}
-        made = {"photos": len(self.ws), **settings}
+        made = {"photos": self.counts[person], **settings}
         if losses:
-            last = losses[-len(self.ws) :]
+            last = [loss[person] for loss in losses[-self.counts[person] :]]
             made["last_loss"] = round(sum(last) / len(last), 5)
         return made | {"seconds": round(time.monotonic() - started, 1)}
 
@@ -247,9 +290,7 @@ def _within_budget(work: _Work, adapter: Adapter, budget: int) -> Adapter:
     turned = in_singular_basis(adapter).requires_grad_()
 
     def loss(step: int) -> Tensor:
-        return loss_of_step(
-            generator, turned, work.targets, work.latents, config, work.perceptual, step, None
-        )
+        return loss_of_step(generator, turned, work.targets, work.latents, config, work.perceptual, step)
 
     looks = max(LOOKS, -(-len(work.targets) // config.batch))
     scores = importances(turned, loss, track(range(first, first + looks), "weighing components"))

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from my3dgen.cameras import mirror_camera, orbit, project
+from my3dgen.comparison import rows
 from my3dgen.faces.canonical import canonical_face
 from my3dgen.identity import FIVE, load_identity
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
 from my3dgen.targets import Targets
-from my3dgen.tune import rows
 
 if TYPE_CHECKING:
     from my3dgen.personalize import PersonalizeConfig

@@ -1,5 +1,6 @@
 """An album as what renderings are compared with: photos and pixel weights at every size asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -105,6 +106,19 @@ def targets_of(
             raise UserError(f"nothing of the face in {empty[0]} is known; mask less of it")
     cameras = album.cameras.to(device)
     return Targets(images, masks, cameras, album.names, world_of(config), known, detail)
+
+
+def joined(several: Sequence[Targets]) -> Targets:
+    """Photos of several albums, in their order. Raises ValueError if some are known in parts or blurred."""
+    first = several[0]
+    if len(several) == 1:
+        return first
+    if any(one.known is not None or one.detail is not None for one in several):
+        raise ValueError("only photos that are known as a whole and at their size can be joined")
+    images, masks, cameras = (
+        torch.cat([getattr(one, name) for one in several]) for name in ("images", "masks", "cameras")
+    )
+    return Targets(images, masks, cameras, tuple(n for one in several for n in one.names), first.world)
 
 
 def world_of(config: PriorConfig) -> World:

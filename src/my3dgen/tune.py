@@ -2,37 +2,36 @@
 
 What is trained is given as a dict of leaves (an adapter's tensors, or the generator's own), so LoRA,
 full fine-tuning and tuning on a single photo are the same loop. Every step draws from generators
-seeded by its own number, so a resumed run continues bit for bit. Steps only queue work for a GPU; what came
-of it is read every few steps.
+seeded by its own number, so a resumed run continues bit for bit. A GPU replays a step as one graph and the
+host only queues it; what came of it is read every few steps.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from my3dgen.comparison import Compared, compared, differences
 from my3dgen.errors import UserError
+from my3dgen.graphs import CapturedKinds
 from my3dgen.lora import Adapter
-from my3dgen.losses import absolute_error, gradient_error, squared_error
 from my3dgen.perceptual import Perceptual
-from my3dgen.precision import mixed_precision
 from my3dgen.prior.generator import Generator
 from my3dgen.progress import track
 from my3dgen.schedule import warm_then_linear
 from my3dgen.targets import Targets
-from my3dgen.window import fits_windows, random_window, render_window
+from my3dgen.window import Spans
 
 READ_EVERY = 10  # steps between two looks at the losses, when also a checkpoint may be written
 KEEP_SECONDS = 5  # at least, between two checkpoints
 BETAS = (0.0, 0.992)  # EG3D spec 5.6
-PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ class TuneConfig:
     """Steps in which the rate rises."""
     fall: float = 0.5
     """Share of the steps in which the rate falls to zero: a third of the gain comes there."""
-    window: int | None = 40
+    window: int | None = 38
     """Side of the raw window seen in a step, margins included; None for whole pictures."""
     samples: int = 24
     """Coarse samples a ray, and as many fine ones: those of the rendering, or the adapter learns the error
@@ -74,6 +73,7 @@ def tune(
     perceptual: Perceptual | None,
     *,
     belongs: str,
+    people: Sequence[int] | None = None,
     unfinished: Path | None = None,
     kept: Checkpoint | None = None,
     first: int = 0,
@@ -81,19 +81,23 @@ def tune(
     rates: Mapping[str, float] | None = None,
     starts: Mapping[str, int] | None = None,
     description: str = "personalizing",
-) -> list[float]:
-    """Train `leaves` in place, from step `first`; returns the loss of every step (of this call).
+) -> list[list[float]]:
+    """Train `leaves` in place, from step `first`; returns each person's loss of every step (of this call).
 
-    `latents` gives the latents of numbered photos. By leaf, `rates` are factors on the learning rate and
-    `starts` the steps before which it stays. `unfinished` is the file for work under way, under the name
-    `belongs`, and `kept` what it held. Raises UserError when the loss is not a number, a few steps late;
-    what `unfinished` holds then is the last good state.
+    `latents` gives the latents of numbered photos. If there are several people, `people` is how many of the
+    photos, in their order, are of each, and the adapter has an entry each. By leaf, `rates` are factors on
+    the learning rate and `starts` the steps before which it stays. `unfinished` is the file for work under
+    way, under the name `belongs`, and `kept` what it held. Raises UserError when the loss is not a number, a
+    few steps late; what `unfinished` holds then is the last good state.
     """
     groups: dict[float, list[Tensor]] = {}
     for name, leaf in leaves.items():
         groups.setdefault((rates or {}).get(name, 1.0), []).append(leaf)
     optimizer = torch.optim.Adam(
-        [{"params": group, "factor": factor} for factor, group in groups.items()], lr=config.rate, betas=BETAS
+        [{"params": group, "factor": factor} for factor, group in groups.items()],
+        lr=config.rate,
+        betas=BETAS,
+        fused=targets.images.is_cuda,
     )
     late = {name: leaf for name, leaf in leaves.items() if (starts or {}).get(name, 0) > first}
     done = first
@@ -103,21 +107,40 @@ def tune(
             for name, leaf in leaves.items():
                 leaf.copy_(kept.tensors[f"leaf.{name}"])
         restore_optimizer(optimizer, kept.tensors)
-    losses: list[float] = []
+    counts = people or [len(targets)]
+
+    def work(kind: tuple[Spans | None, bool], both: Compared) -> dict[str, Tensor]:
+        """Forward and backward: the losses and, if latents move, what moves them."""
+        spans, moving = kind
+        ws = both.ws.detach().requires_grad_(moving)
+        per_photo = _per_photo(adapter, config.batch)
+        apart = differences(generator, per_photo, replace(both, ws=ws), spans, config, perceptual)
+        losses = apart.unflatten(0, (len(counts), -1)).mean(1)
+        losses.sum().backward()
+        return {"losses": losses.detach()} | ({"ws": ws.grad} if ws.grad is not None else {})
+
+    step_of_kind = CapturedKinds(work, list(leaves.values()), capture=targets.images.is_cuda)
+    losses: list[list[float]] = []
     unread: list[Tensor] = []
     saved = -KEEP_SECONDS
     for step in track(range(done, config.steps), description, total=config.steps, initial=done):
-        loss = loss_of_step(generator, adapter, targets, latents, config, perceptual, step, extra)
+        numbers = photos_of_people(step, counts, config.batch, config.seed)
+        spans, both = compared(generator, targets, latents, config, step, numbers)
+        out = step_of_kind((spans, both.ws.requires_grad), both.detached())
+        loss = out["losses"].clone()  # the next step may write over it
+        if both.ws.requires_grad:
+            both.ws.backward(out["ws"])
+        if extra is not None and (term := extra(step, numbers)).requires_grad:
+            term.backward()
+            loss = loss + term.detach()
         factor = warm_then_linear(step - first, config.steps - first, config.warm, config.fall)
         for group in optimizer.param_groups:
             group["lr"] = config.rate * factor * group["factor"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         for name, leaf in late.items():
             if step < (starts or {})[name]:
                 leaf.grad = None  # which an optimiser passes over
         optimizer.step()
-        unread.append(loss.detach())
+        unread.append(loss)
         last = step + 1 == config.steps
         if not last and (step + 1) % READ_EVERY:
             continue
@@ -142,22 +165,6 @@ def keep(
     save_checkpoint(path, belongs, tensors, {"steps": steps})
 
 
-def rows(tensor: Tensor, numbers: Tensor) -> Tensor:
-    """Rows by their numbers, which are on the CPU. Indexing would make a GPU finish its work first."""
-    return torch.cat([tensor[i : i + 1] for i in numbers.tolist()])
-
-
-def _read(losses: list[Tensor], leaves: Iterable[Tensor], steps: int, rate: float) -> list[float]:
-    """The losses of the last steps, in one transfer. Raises UserError if one or a leaf is not finite."""
-    whole = torch.stack([leaf.detach().isfinite().all() for leaf in leaves]).all()
-    *values, fine = torch.stack([*losses, whole.to(losses[0])]).tolist()
-    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
-    if bad or not fine:
-        step = steps - len(losses) + bad[0] if bad else steps
-        raise UserError(f"personalization diverged at step {step}; make it anew with a rate below {rate:g}")
-    return values
-
-
 def loss_of_step(
     generator: Generator,
     adapter: Adapter | None,
@@ -166,41 +173,11 @@ def loss_of_step(
     config: TuneConfig,
     perceptual: Perceptual | None,
     step: int,
-    extra: Extra | None,
 ) -> Float[Tensor, ""]:
     """The loss of a numbered step, which decides photos and window; arguments as `tune`."""
     numbers = photos_of_step(step, len(targets), config.batch, config.seed)
-    rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    side = generator.config.neural_rendering_resolution
-    window = None
-    if config.window is not None and config.window < side and fits_windows(generator):
-        window = random_window(config.window, side, rng)
-    with mixed_precision(targets.images.device):
-        pair = render_window(
-            generator, latents(numbers), rows(targets.cameras, numbers), adapter, window, config.samples
-        )
-    loss = pair[0].new_zeros(())
-    for made, size in zip(pair, (generator.config.img_resolution, side), strict=True):
-        photos, weights = (rows(x, numbers) for x in targets.at(size))
-        if window is not None:
-            photos, weights = window.crop(photos), window.crop(weights)
-        loss = loss + squared_error(made, photos, weights).mean()
-        if config.plain > 0:
-            plain = absolute_error(made, photos, weights) + gradient_error(made, photos, weights)
-            loss = loss + config.plain * plain.mean()
-        if perceptual is not None and config.perceptual > 0:
-            loss = loss + config.perceptual * _perceptual_distance(perceptual, made, photos).mean()
-    return loss if extra is None else loss + extra(step, numbers)
-
-
-def _perceptual_distance(perceptual: Perceptual, made: Tensor, photos: Tensor) -> Float[Tensor, " batch"]:
-    """Small pictures are enlarged first: the network halves what it gets five times."""
-    scale = -(-PERCEPTUAL_SIDE // min(made.shape[-2:]))
-    if scale > 1:
-        made, photos = (F.interpolate(x, scale_factor=scale, mode="bilinear") for x in (made, photos))
-    with torch.no_grad():
-        theirs = perceptual.features(photos)
-    return perceptual.distance(perceptual.features(made), theirs)
+    spans, both = compared(generator, targets, latents, config, step, numbers)
+    return differences(generator, adapter, both, spans, config, perceptual).mean()
 
 
 def photos_of_step(step: int, count: int, batch: int, seed: int) -> Tensor:
@@ -211,3 +188,29 @@ def photos_of_step(step: int, count: int, batch: int, seed: int) -> Tensor:
         rng = torch.Generator().manual_seed(seed * 1_000_003 + turn)
         numbers.append(torch.randperm(count, generator=rng)[position])
     return torch.stack(numbers)
+
+
+def photos_of_people(step: int, counts: Sequence[int], batch: int, seed: int) -> Tensor:
+    """As many photos of each person, who have so many each; each person's are those they had alone."""
+    firsts = itertools.accumulate(counts, initial=0)
+    chosen = [photos_of_step(step, count, batch, seed) for count in counts]
+    return torch.cat([first + numbers for first, numbers in zip(firsts, chosen, strict=False)])
+
+
+def _per_photo(adapter: Adapter | None, batch: int) -> Adapter | None:
+    """An adapter with an entry for each person as one with an entry for each of their `batch` photos."""
+    if adapter is None or adapter.batch is None or batch == 1:
+        return adapter
+    repeated = {name: tensor.repeat_interleave(batch, 0) for name, tensor in adapter.tensors.items()}
+    return replace(adapter, tensors=repeated)
+
+
+def _read(losses: list[Tensor], leaves: Iterable[Tensor], steps: int, rate: float) -> list[list[float]]:
+    """The losses of the last steps, in one transfer. Raises UserError if one or a leaf is not finite."""
+    whole = torch.stack([leaf.detach().isfinite().all() for leaf in leaves]).all()
+    *values, fine = torch.stack([*losses, whole.to(losses[0]).expand_as(losses[0])]).tolist()
+    bad = [i for i, value in enumerate(values) if not all(map(math.isfinite, value))]
+    if bad or not fine[0]:
+        step = steps - len(losses) + bad[0] if bad else steps
+        raise UserError(f"personalization diverged at step {step}; make it anew with a rate below {rate:g}")
+    return values

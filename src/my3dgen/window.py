@@ -11,11 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.camera_refine import crop_cameras
-from my3dgen.lora import Adapter
+from my3dgen.prior.adaptation import AdapterLike
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.render import Sampling
 
-MARGIN = 4  # raw pixels: the filters reach over fewer than 3
+MARGIN = 3  # raw pixels: the filters reach no further
+
+Spans = tuple[tuple[int, int], tuple[int, int]]
+"""First and last + 1 of rows and of columns."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,21 @@ class Window:
     whole: int
     """Side of the whole raw picture."""
 
+    @property
+    def spans(self) -> Spans:
+        """Rows and columns that are exact in a rendering of this window, in its raw pixels."""
+        (top, bottom), (left, right) = self._inside(self.top), self._inside(self.left)
+        return (top - self.top, bottom - self.top), (left - self.left, right - self.left)
+
+    def cameras(self, cameras: Float[Tensor, "batch 25"]) -> Float[Tensor, "batch 25"]:
+        """The cameras of whole pictures as they see this window."""
+        return crop_cameras(cameras, self.top, self.left, self.size, self.whole)
+
     def crop(self, pictures: Float[Tensor, "batch c height width"]) -> Float[Tensor, "batch c h w"]:
         """The part of whole pictures (of any resolution) that a rendering of this window shows exactly."""
         scale = pictures.shape[-1] // self.whole
         (top, bottom), (left, right) = self._inside(self.top), self._inside(self.left)
         return pictures[..., top * scale : bottom * scale, left * scale : right * scale]
-
-    def trim(self, pictures: Float[Tensor, "batch c side side"]) -> Float[Tensor, "batch c h w"]:
-        """The same part of a rendering of this window."""
-        scale = pictures.shape[-1] // self.size
-        spans = []
-        for start in (self.top, self.left):
-            first, last = self._inside(start)
-            spans.append(slice((first - start) * scale, (last - start) * scale))
-        return pictures[..., spans[0], spans[1]]
 
     def _inside(self, start: int) -> tuple[int, int]:
         """The span without margins, except where it ends at the picture's own border."""
@@ -64,22 +68,36 @@ def fits_windows(generator: Generator) -> bool:
     )
 
 
+def trim(
+    pictures: Float[Tensor, "batch c side side"], size: int, spans: Spans
+) -> Float[Tensor, "batch c h w"]:
+    """The part that `Window.crop` leaves, of a rendering of a window of `size` raw pixels at any scale."""
+    scale = pictures.shape[-1] // size
+    rows, columns = (slice(first * scale, end * scale) for first, end in spans)
+    return pictures[..., rows, columns]
+
+
 def render_window(
     generator: Generator,
     ws: Float[Tensor, "batch num_ws w_dim"],
     cameras: Float[Tensor, "batch 25"],
-    adapter: Adapter | None,
-    window: Window | None,
+    adapter: AdapterLike | None,
+    size: int | None,
+    spans: Spans | None,
     samples: int,
 ) -> tuple[Float[Tensor, "batch 3 h w"], Float[Tensor, "batch 3 raw_h raw_w"]]:
-    """(picture, raw picture) of what `window.crop` leaves of whole ones; all of it without a window."""
+    """(picture, raw picture) of what `Window.crop` leaves of whole ones; all of it without `spans`.
+
+    `cameras` see the window of `size` raw pixels (`Window.cameras`). Where it lies is in nothing else, so all
+    windows of the same `spans` can be one captured graph.
+    """
     planes = generator.planes(ws, adapter)
     sampling = Sampling(samples, samples)
-    if window is None:
+    if size is None or spans is None:
         whole = generator.render(planes, cameras, ws, adapter, sampling=sampling)
         return whole.image.float(), whole.image_raw.float()
-    seen = crop_cameras(cameras, window.top, window.left, window.size, window.whole)
-    features = generator.volume(planes, seen, sampling=sampling, resolution=window.size).features
-    share = generator.config.superresolution_layout.input_resolution // window.whole
-    image = generator.superresolve(features, ws, adapter, resolution=window.size * share)
-    return window.trim(image.float()), window.trim(features[:, :3].float())
+    features = generator.volume(planes, cameras, sampling=sampling, resolution=size).features
+    config = generator.config
+    share = config.superresolution_layout.input_resolution // config.neural_rendering_resolution
+    image = generator.superresolve(features, ws, adapter, resolution=size * share)
+    return trim(image.float(), size, spans), trim(features[:, :3].float(), size, spans)
