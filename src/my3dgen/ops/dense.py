@@ -1,13 +1,16 @@
-"""The equalized dense layer (EG3D spec 1.2)."""
+"""The equalized dense layer (EG3D spec 1.2), and products of many rows with few columns."""
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from my3dgen.ops.bias_act import Activation
 from my3dgen.ops.low_rank import LowRank
+
+MANY_ROWS = 4096
 
 
 def dense(
@@ -24,7 +27,25 @@ def dense(
     A `change` is added after the gain: it is not divided by sqrt(inputs) (EG3D spec 5.3).
     """
     weight, bias = weight.to(x.dtype) * (lr_mul / math.sqrt(weight.shape[1])), bias.to(x.dtype) * lr_mul
-    y = F.linear(x, weight, bias) if bias.ndim == 1 else F.linear(x, weight) + bias
+    y = product(x, weight, bias) if bias.ndim == 1 else F.linear(x, weight) + bias
     if change is not None:
         y = y + change.linear(x)
     return F.leaky_relu(y, 0.2) * math.sqrt(2) if activation == "lrelu" else y
+
+
+def product(
+    x: Float[Tensor, "rows inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "rows outputs"]:
+    """x W^T + bias.
+
+    With many rows on a CPU the convolution library does it: where products come from another one, such as
+    MKL on AMD's processors, it takes half the time.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or len(x) < MANY_ROWS or len(x) % 16:
+        return F.linear(x, weight, bias)
+    # 16 pictures of one column: fewer pictures go to a loop of PyTorch's own
+    pictures = x.unflatten(0, (16, -1, 1)).permute(0, 3, 1, 2)
+    y = F.conv2d(pictures.contiguous(memory_format=torch.channels_last), weight[:, :, None, None], bias)
+    return y.permute(0, 2, 3, 1).flatten(0, 2)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from my3dgen.ops.dense import product
 from my3dgen.ops.low_pass import HAS_TRITON, low_pass
 from my3dgen.ops.low_rank import LowRank
 
@@ -148,7 +149,10 @@ def _pointwise(
     if x.is_contiguous():
         return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
     pixels = _pixels(x)
-    y = F.linear(pixels, weights[0]) if len(weights) == 1 else pixels @ weights.mT
+    if len(weights) == 1:
+        y = product(pixels.flatten(0, 1), weights[0]).unflatten(0, pixels.shape[:2])
+    else:
+        y = pixels @ weights.mT
     return y.mT.unflatten(2, x.shape[2:])
 
 
