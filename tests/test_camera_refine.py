@@ -1,6 +1,6 @@
 import torch
 
-from my3dgen.camera_refine import SHIFT, TURN, crop_cameras, move_cameras
+from my3dgen.camera_refine import SHIFT, TURN, crop_cameras, move_cameras, rotations
 from my3dgen.cameras import angles_from_camera, camera_from_angles, project, split_label
 from my3dgen.prior.rays import camera_rays
 
@@ -22,6 +22,24 @@ def test_moves_turn_and_shift_by_their_units():
     before = project(torch.zeros(1, 1, 3), camera)
     after = project(torch.zeros(1, 1, 3), move_cameras(camera, moves))
     torch.testing.assert_close(after[0, 0, 0] - before[0, 0, 0], torch.tensor(-SHIFT * 4.2647 / 2.7))
+
+
+def test_rotations_are_the_exponential_and_so_are_their_gradients():
+    rng = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([1e-6, 1e-3, 0.0099, 0.0101, 0.3, 3.0])[:, None]
+    vectors = (torch.nn.functional.normalize(torch.randn(6, 3, generator=rng)) * lengths).requires_grad_()
+    like = torch.randn(6, 3, 3, generator=rng)
+    x, y, z = vectors.unbind(1)
+    o = torch.zeros_like(x)
+    cross = torch.stack([o, -z, y, z, o, -x, -y, x, o], 1).reshape(-1, 3, 3)
+    pair = rotations(vectors), torch.linalg.matrix_exp(cross)
+    torch.testing.assert_close(*pair, atol=1e-6, rtol=1e-6)
+    mine, theirs = (torch.autograd.grad((made * like).sum(), vectors, retain_graph=True)[0] for made in pair)
+    torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=2e-5)
+    zero = torch.zeros(1, 3, requires_grad=True)
+    assert torch.equal(rotations(zero)[0], torch.eye(3))
+    (gradient,) = torch.autograd.grad((rotations(zero) * like[:1]).sum(), zero)
+    assert gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
 def test_moved_cameras_stay_rigid_and_carry_gradients():

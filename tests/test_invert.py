@@ -1,3 +1,4 @@
+import contextlib
 import importlib
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.faces.album import Album
 from my3dgen.fit import Stage
-from my3dgen.invert import InvertConfig, first_weights, invert, nearest_anchors, place
+from my3dgen.invert import InvertConfig, first_weights, invert, invert_many, nearest_anchors, place
 from my3dgen.latents import latent_statistics
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
@@ -117,6 +118,36 @@ def test_stopped_work_goes_on_to_the_same_result(tiny_prior, photos, tmp_path, m
     assert "0/9 " in capsys.readouterr().err  # three photos of three steps are left
     assert torch.equal(again.ws, whole.ws)
     assert torch.equal(again.cameras, whole.cameras)
+
+
+class Glance(Encoder):
+    """Sees latents near the true ones, by a few means of the picture."""
+
+    def __init__(self, truth):
+        super().__init__(EncoderConfig(64, truth.ws.shape[2]))
+        self.usual = truth.ws[:, 0].mean(0)
+
+    def forward(self, images, *, dtype=torch.float32):
+        means = torch.nn.functional.adaptive_avg_pool2d(images[:, :1], (4, 8)).flatten(1)
+        return self.usual + 0.1 * means
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_photos_of_several_people_share_batches_and_come_out_as_alone(
+    tiny_prior, truth, photos, encoded, monkeypatch
+):
+    """One of them has too few photos to have anything in common. In float32, whose rounding is small."""
+    monkeypatch.setattr("my3dgen.fit.mixed_precision", lambda device: contextlib.nullcontext())
+    prior = replace(tiny_prior, encoder=Glance(truth)) if encoded else tiny_prior
+    other = replace(photos, images=photos.images.flip(3))
+    albums = [part(photos, 0, 1, 2, 3, 4), part(other, 5), part(other, 3, 2, 1, 0)]
+    config = replace(QUICK, common_steps=4, coarse_steps=2, fine_steps=1, alone_factor=2, batch=5)
+    together = invert_many(prior, albums, config)
+    for album, found in zip(albums, together, strict=True):
+        alone = invert(prior, album, config)
+        assert found.names == alone.names
+        torch.testing.assert_close(found.ws, alone.ws, atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(found.cameras, alone.cameras, atol=1e-3, rtol=1e-3)
 
 
 def test_place_finds_an_anchor_s_photo(tiny_prior, person, photos):

@@ -17,14 +17,28 @@ def move_cameras(
     down and forward in units of `SHIFT`; zeros leave the camera as it is. Moving forward is how scale
     changes: the focal length stays. Units of a usual error make one step size right for all six.
     """
-    x, y, z = (moves[:, :3] * TURN).unbind(1)
-    o = torch.zeros_like(x)
-    turn = torch.linalg.matrix_exp(torch.stack([o, -z, y, z, o, -x, -y, x, o], 1).reshape(-1, 3, 3))
+    turn = rotations(moves[:, :3] * TURN)
     pose = cameras[:, :16].reshape(-1, 4, 4)
     axes = turn @ pose[:, :3, :3]
     place = turn @ pose[:, :3, 3:] + axes @ (moves[:, 3:, None] * SHIFT)
     moved = torch.cat([torch.cat([axes, place], 2), pose[:, 3:]], 1)
     return torch.cat([moved.flatten(1), cameras[:, 16:]], 1)
+
+
+def rotations(vectors: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:
+    """Rotation matrices about axes by as many radians as the vectors are long (Rodrigues' formula).
+
+    Unlike `torch.linalg.matrix_exp` it waits for no device. Exactly the identity at zero, with a gradient.
+    """
+    x, y, z = vectors.unbind(1)
+    o = torch.zeros_like(x)
+    cross = torch.stack([o, -z, y, z, o, -x, -y, x, o], 1).reshape(-1, 3, 3)
+    squared = vectors.square().sum(1)[:, None, None]
+    small = squared < 1e-4  # where the quotients are their series to all digits
+    angle = torch.where(small, 1.0, squared).sqrt()
+    sine = torch.where(small, 1 - squared / 6, angle.sin() / angle)
+    cosine = torch.where(small, 0.5 - squared / 24, (1 - angle.cos()) / angle.square())
+    return torch.eye(3, device=vectors.device) + sine * cross + cosine * (cross @ cross)
 
 
 def crop_cameras(

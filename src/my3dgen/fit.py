@@ -2,10 +2,13 @@
 
 Most of a step's time goes into the planes, and the rest grows with the rays. So early steps see
 a coarse grid of rays, and only the last ones the prior's own, where a perceptual distance is added.
+What renders is the same work in all steps of a kind, which a GPU replays as one graph (`Looks`); the latent
+space and the optimiser stay outside, and what came of the steps is read every few of them.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.camera_refine import move_cameras
+from my3dgen.comparison import rows
 from my3dgen.errors import UserError
+from my3dgen.graphs import CapturedKinds
 from my3dgen.latents import LatentSpace
 from my3dgen.lora import Adapter
 from my3dgen.losses import absolute_error, gradient_error, shrink
@@ -24,6 +29,7 @@ from my3dgen.prior.render import Sampling
 from my3dgen.schedule import projector_ramp
 from my3dgen.targets import Targets
 
+READ_EVERY = 10  # steps between two looks at the losses
 CAMERA_RATE = 0.05  # in units of a usual error (camera_refine)
 CAMERA_WEIGHT = 0.002
 PERCEPTUAL_SIDE = 128  # raw pictures are enlarged to this for the perceptual network
@@ -52,15 +58,85 @@ class Fit:
     """The corrections, as `my3dgen.camera_refine.move_cameras` takes them."""
 
 
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Latents (one for all, or one a photo), cameras, and the photos their renderings should be."""
+
+    ws: Float[Tensor, "latents num_ws w_dim"]
+    cameras: Float[Tensor, "batch 25"]
+    photos: Float[Tensor, "batch 3 r r"]
+    weights: Float[Tensor, "batch 1 r r"]
+    features: tuple[Tensor, ...] = ()
+    """Of the photos, where the measure is also perceptual and the photos are known as a whole."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A kind of step: all that is not a tensor."""
+
+    stage: Stage
+    latents: int
+    photos: int
+    cameras_move: bool
+    partly: bool
+    """Whether pixels that weigh nothing are those of the picture itself."""
+
+
+class Looks:
+    """Steps of fits with one generator and adapter. A GPU captures those that come often, for all fits."""
+
+    def __init__(
+        self, generator: Generator, adapter: Adapter | None = None, perceptual: Perceptual | None = None
+    ) -> None:
+        self.generator, self.adapter, self.perceptual = generator, adapter, perceptual
+        self.steps = CapturedKinds(self._look, [], capture=generator.w_avg.is_cuda)
+
+    def __call__(self, stage: Stage, views: Views, *, cameras_move: bool, partly: bool) -> dict[str, Tensor]:
+        """`losses` of the photos, and the derivatives of their sum: `ws`, and `cameras` if they move.
+
+        The next call may write over them.
+        """
+        stage = replace(stage, steps=0)  # how many there are makes no difference
+        kind = _Look(stage, len(views.ws), len(views.cameras), cameras_move, partly)
+        return self.steps(kind, views)
+
+    def photos(
+        self, targets: Targets, photos: Sequence[int], stage: Stage
+    ) -> Callable[[Tensor], tuple[Tensor, Tensor, tuple[Tensor, ...]]]:
+        """What a stage sees of numbered photos, by their places: pictures, weights and features."""
+        pictures, weights = (rows(x, torch.as_tensor(list(photos))) for x in targets.at(stage.rays))
+        features: tuple[Tensor, ...] = ()
+        if self.perceptual is not None and stage.perceptual > 0 and targets.known is None:
+            with torch.no_grad():
+                features = tuple(self.perceptual.features(_enlarged(pictures)))
+
+        def at(places: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+            if len(places) == len(photos):
+                return pictures, weights, features
+            return rows(pictures, places), rows(weights, places), tuple(rows(x, places) for x in features)
+
+        return at
+
+    def _look(self, kind: _Look, views: Views) -> dict[str, Tensor]:
+        ws = views.ws.detach().requires_grad_()
+        cameras = views.cameras.detach().requires_grad_(kind.cameras_move)
+        with mixed_precision(ws.device):
+            raw = seen(self.generator, self.generator.planes(ws, self.adapter), cameras, kind.stage)
+        losses = _distance(
+            raw, views.photos, views.weights, views.features, kind.stage, self.perceptual, kind.partly
+        )
+        inputs = [ws, cameras] if kind.cameras_move else [ws]
+        gradients = torch.autograd.grad(losses.sum(), inputs)
+        return {"losses": losses.detach(), **dict(zip(("ws", "cameras"), gradients, strict=False))}
+
+
 def fit(
-    generator: Generator,
+    looks: Looks,
     space: LatentSpace,
     targets: Targets,
     photos: Sequence[int],
     stages: Sequence[Stage],
     *,
-    adapter: Adapter | None = None,
-    perceptual: Perceptual | None = None,
     moves: Float[Tensor, "count 6"] | None = None,
     move_cameras_too: bool = True,
     together: int | None = None,
@@ -71,42 +147,58 @@ def fit(
 
     With `together` the space holds one latent for all of them, and every step sees that many photos
     drawn by `rng`: a person's common look, found at the price of one. Learning rates follow
-    EG3D spec 5.7. `on_step` is told how many latents moved. Raises UserError when the loss is not a number.
+    EG3D spec 5.7. `on_step` is told how many latents moved. Raises UserError when the loss is not a number,
+    a few steps late.
     """
-    index = torch.as_tensor(list(photos))
-    start = targets.cameras[index]
+    start = rows(targets.cameras, torch.as_tensor(list(photos)))
     moves = torch.zeros(len(photos), 6, device=start.device) if moves is None else moves.clone()
     moves.requires_grad_(move_cameras_too)
     groups = [{"params": [leaf], "lr": rate, "rate": rate} for leaf, rate in space.variables()]
     if move_cameras_too:
         groups.append({"params": [moves], "lr": CAMERA_RATE, "rate": CAMERA_RATE})
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=start.is_cuda)
     total, step = sum(stage.steps for stage in stages), 0
+    unread: list[tuple[Tensor, Tensor]] = []
     for stage in stages:
+        if not stage.steps:
+            continue
+        photos_of = looks.photos(targets, photos, stage)
         for _ in range(stage.steps):
             chosen = torch.arange(len(photos))
             if together is not None and together < len(photos):
                 chosen = torch.randperm(len(photos), generator=rng)[:together]
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * projector_ramp(step, total)
-            with mixed_precision(start.device):
-                ws = space.ws()
-                cameras = move_cameras(start[chosen], moves[chosen])
-                raw = seen(generator, generator.planes(ws, adapter), cameras, stage)
-            losses = distance(raw, targets, index[chosen], stage, perceptual)
+            ws, own = space.ws(), rows(moves, chosen)
+            cameras = move_cameras(rows(start, chosen), own)
+            views = Views(ws.detach(), cameras.detach(), *photos_of(chosen))
+            out = looks(stage, views, cameras_move=move_cameras_too, partly=targets.known is not None)
             penalty = space.strain().sum() * len(chosen) / len(ws)
-            penalty = penalty + CAMERA_WEIGHT * moves[chosen].square().sum()
-            objective = losses.sum() + penalty
-            if not torch.isfinite(objective):
-                names = ", ".join(targets.names[photos[i]] for i in chosen.tolist())
-                raise UserError(f"the inversion of {names} diverged at step {step}; leave the photo out")
+            penalty = penalty + CAMERA_WEIGHT * own.square().sum()
             optimizer.zero_grad(set_to_none=True)
-            objective.backward()
+            ends, gradients = [penalty, ws], [None, out["ws"]]
+            if move_cameras_too:
+                ends, gradients = [*ends, cameras], [*gradients, out["cameras"]]
+            torch.autograd.backward(ends, gradients)
             optimizer.step()
+            unread.append((chosen, out["losses"].clone()))
             step += 1
             on_step(len(ws))
+            if step % READ_EVERY == 0 or step == total:
+                _check(unread, step, [targets.names[i] for i in photos])
+                unread = []
     with torch.no_grad():
         return Fit(space.ws().clone(), move_cameras(start, moves), moves.detach())
+
+
+def _check(steps: Sequence[tuple[Tensor, Tensor]], done: int, names: Sequence[str]) -> None:
+    """Raise UserError for the first of the last steps with a loss that is not a number, naming the photos."""
+    values = torch.stack([losses for _, losses in steps]).tolist()
+    for i, (chosen, _) in enumerate(steps):
+        pairs = zip(chosen.tolist(), values[i], strict=True)
+        if bad := [names[int(n)] for n, loss in pairs if not math.isfinite(loss)]:
+            step = done - len(steps) + i
+            raise UserError(f"the inversion of {', '.join(bad)} diverged at step {step}; leave the photo out")
 
 
 def seen(
@@ -132,16 +224,29 @@ def distance(
     Pictures with more detail than the photos are reduced first. Where a pixel of a photo weighs nothing
     the picture itself stands for it: no measure, however wide it looks around, finds a difference there.
     """
-    photos, weights = (x[index] for x in targets.at(stage.rays))
+    photos, weights = (rows(x, index) for x in targets.at(stage.rays))
+    return _distance(raw, photos, weights, (), stage, perceptual, targets.known is not None)
+
+
+def _distance(
+    raw: Tensor,
+    photos: Tensor,
+    weights: Tensor,
+    features: Sequence[Tensor],
+    stage: Stage,
+    perceptual: Perceptual | None,
+    partly: bool,
+) -> Float[Tensor, " batch"]:
     raw = shrink(raw, photos.shape[-1])
-    if targets.known is not None:
+    if partly:
         photos = torch.where(weights > 0, photos, raw)
     loss = absolute_error(raw, photos, weights) + 0.5 * gradient_error(raw, photos, weights)
     if perceptual is not None and stage.perceptual > 0:
         # the photo at the rays' size: detail the rays cannot show is not asked for
-        with torch.no_grad():
-            theirs = perceptual.features(_enlarged(photos))
-        loss = loss + stage.perceptual * perceptual.distance(perceptual.features(_enlarged(raw)), theirs)
+        if not features:
+            with torch.no_grad():
+                features = perceptual.features(_enlarged(photos))
+        loss = loss + stage.perceptual * perceptual.distance(perceptual.features(_enlarged(raw)), features)
     return loss
 
 

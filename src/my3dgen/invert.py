@@ -7,6 +7,7 @@ way every photo then needs only a few steps more.
 A photo that is placed among a person's anchors starts from those that look like it.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from my3dgen.alpha import Stray, decode, project, stray
 from my3dgen.anchors import Anchors
 from my3dgen.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from my3dgen.faces.album import Album
-from my3dgen.fit import Fit, Stage, distance, fit, seen
+from my3dgen.fit import Fit, Looks, Stage, distance, fit, seen
 from my3dgen.latents import AlphaSpace, LatentStatistics, WSpace, latent_statistics
 from my3dgen.lora import Adapter
 from my3dgen.perceptual import load_perceptual
@@ -29,11 +30,14 @@ from my3dgen.prior.encoder import Encoder
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.progress import track
-from my3dgen.targets import Targets, targets_of
+from my3dgen.targets import Targets, joined, targets_of
 
 Quality = Literal["draft", "standard", "max"]
 FEW = 4  # photos; fewer have nothing to share
 W_PLUS_RATE = 1 / 3
+PILOTS = 4  # photos of a person from which the others learn where to start
+CPU_PHOTOS = 4  # at once
+GPU_SAMPLES = 3 << 19  # along the rays of the photos at once: 16 of `mini`, a few GB
 PLACE_FACTOR = 2  # steps of a photo that starts from a mixture of anchors
 ALPHA_RATE = 0.15  # in units of the anchors' spread
 LIKENESSES = 16  # anchors that show how the encoder errs on a person
@@ -60,8 +64,8 @@ class InvertConfig:
     """Learning rate in units of the prior's standard deviation (W+ takes a third of it)."""
     cameras: bool = True
     """Whether cameras are corrected a little, too."""
-    batch: int = 4
-    """Photos at once."""
+    batch: int | None = None
+    """Photos at once, which changes results by rounding alone; None for what suits the device."""
     seed: int = 0
 
 
@@ -86,19 +90,46 @@ def invert(
     the same result; it is left for the caller to delete. Raises UserError for an album without photos
     or when the optimisation diverges.
     """
+    return invert_many(prior, [album], config, adapter, unfinished=unfinished)[0]
+
+
+def invert_many(
+    prior: Prior,
+    albums: Sequence[Album],
+    config: InvertConfig = QUALITIES["standard"],
+    adapter: Adapter | None = None,
+    *,
+    unfinished: Path | None = None,
+) -> list[Anchors]:
+    """`invert` for several people, whose photos share the batches. The adapter, if any, is everybody's.
+
+    Everybody gets what they get alone, up to rounding.
+    """
+    if not albums:
+        return []
     generator, device = prior.generator, prior.generator.w_avg.device
-    targets = targets_of(album, prior.config, device)
+    people = [targets_of(album, prior.config, device) for album in albums]
+    targets = joined(people)
     statistics = latent_statistics(generator)
     perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
-    few = len(targets) < FEW
-    stages = stages_of(prior, config, config.alone_factor if few else 1)
-    runs = chunked(len(targets), config.batch)
+    looks = Looks(generator, adapter, perceptual)
+    ends = list(itertools.accumulate(map(len, people)))
+    numbers = [range(end - len(own), end) for own, end in zip(people, ends, strict=True)]
+    many = [own for own in numbers if len(own) >= FEW]
+    stages, alone = stages_of(prior, config), stages_of(prior, config, config.alone_factor)
+    size = config.batch or photos_at_once(prior, device)
+    runs = [
+        (photos, seen_in)
+        for group, seen_in in ((many, stages), ([own for own in numbers if len(own) < FEW], alone))
+        for photos in chunked([i for own in group for i in own], size)
+    ]
     encoded = prior.encoder and encode(prior.encoder, targets.images, statistics)
 
     belongs = fingerprint(
         "invert",
         prior.sha256,
-        asdict(config),
+        asdict(config) | {"batch": size},
+        [len(own) for own in people],
         *(adapter.tensors.values() if adapter else ()),
         targets.images,
         targets.masks,
@@ -113,12 +144,12 @@ def invert(
             save_checkpoint(unfinished, belongs, found, {})
 
     todo = [run for run in range(len(runs)) if f"ws.{run}" not in found]
-    shared = not few and config.common_steps > 0
+    shared = config.common_steps > 0 and bool(many)
+    pilots = [own[i] for own in many for i in spread(len(own), PILOTS)]
     common = 0
     if shared and "common.u" not in found:
-        photos = min(config.batch, len(targets))
-        common = config.common_steps if encoded is None else photos * steps_in(stages)
-    total = common + steps_in(stages) * sum(len(runs[run]) for run in todo)
+        common = config.common_steps * len(many) if encoded is None else len(pilots) * steps_in(stages)
+    total = common + sum(len(photos) * steps_in(seen_in) for photos, seen_in in (runs[run] for run in todo))
     tick = ticker(total, f"inverting {len(targets)} photos")
 
     def search(
@@ -137,13 +168,11 @@ def invert(
             rate=config.rate * (W_PLUS_RATE if config.space == "w+" else 1),
         )
         result = fit(
-            generator,
+            looks,
             space,
             targets,
             photos,
             stages,
-            adapter=adapter,
-            perceptual=perceptual,
             moves=moves,
             move_cameras_too=config.cameras,
             together=together,
@@ -156,25 +185,45 @@ def invert(
     moves = start.new_zeros(len(targets), 6)
     if encoded is not None:
         start = encoded[:, None]
+    offsets: list[tuple[Tensor, Tensor]] = []  # each person's: of latents from the start, and of cameras
     if common and encoded is None:
-        stage = replace(stages[0], steps=common)
-        result, u = search(range(len(targets)), start[:1], moves, [stage], together=config.batch)
-        keep(**{"common.u": u, "common.moves": result.moves})
+        stage = replace(stages[0], steps=config.common_steps)
+        for own in many:
+            result, u = search(own, start[:1], moves[own], [stage], together=PILOTS)
+            offsets.append((u, result.moves))
     elif common:
         # the encoder errs alike on all photos of a person, and so does the camera's estimate
-        photos = spread(len(targets), config.batch)
-        result, u = search(photos, start[photos], moves[photos], stages)
-        off = (u - start[photos]).mean(0, keepdim=True), result.moves.mean(0, keepdim=True)
-        keep(**{"common.u": off[0], "common.moves": off[1]})
+        pairs = [search(some, start[some], moves[some], stages) for some in chunked(pilots, size)]
+        counts = [len(spread(len(own), PILOTS)) for own in many]
+        errors = (torch.cat([u for _, u in pairs]) - start[pilots]).split(counts)
+        moved = torch.cat([result.moves for result, _ in pairs]).split(counts)
+        for u, m in zip(errors, moved, strict=True):
+            offsets.append((u.mean(0, keepdim=True), m.mean(0, keepdim=True)))
+    if common:
+        of_all = list(zip(many, offsets, strict=True))
+        u = torch.cat([u.expand(len(own), -1, -1) for own, (u, _) in of_all])
+        m = torch.cat([m.expand(len(own), -1) for own, (_, m) in of_all])
+        keep(**{"common.u": u, "common.moves": m})
     if shared:
-        start, moves = start + found["common.u"].to(start), moves + found["common.moves"].to(start)
+        theirs = [i for own in many for i in own]
+        layers = found["common.u"].shape[1]
+        start = start.expand(-1, layers, -1).clone()
+        start[theirs] += found["common.u"].to(start)
+        moves[theirs] += found["common.moves"].to(moves)
 
     for run in todo:
-        photos = list(runs[run])
-        result, _ = search(photos, start[photos], moves[photos], stages)
+        photos, seen_in = runs[run]
+        result, _ = search(photos, start[photos], moves[photos], seen_in)
         keep(**{f"ws.{run}": result.ws, f"cameras.{run}": result.cameras})
-    ws, cameras = (torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(runs))]) for n in ("ws", "cameras"))
-    return Anchors(ws, cameras, targets.names)
+    order = [i for photos, _ in runs for i in photos]
+    place_of = torch.tensor(order).argsort()
+    ws, cameras = (
+        torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(runs))])[place_of] for n in ("ws", "cameras")
+    )
+    return [
+        Anchors(ws[own.start : own.stop], cameras[own.start : own.stop], one.names)
+        for own, one in zip(numbers, people, strict=True)
+    ]
 
 
 def spread(count: int, some: int) -> list[int]:
@@ -235,6 +284,7 @@ def place(
     statistics = latent_statistics(generator)
     adapter, anchors = person.adapter.to(device), person.anchors.ws.to(device)
     perceptual = load_perceptual("squeeze-feat", device) if config.perceptual else None
+    looks = Looks(generator, adapter, perceptual)
     stages, plus = stages_of(prior, config, PLACE_FACTOR), config.space == "w+"
     steps = steps_in(stages) + (steps_in(stages[1:]) if measure_stray else 0)
     tick = ticker(len(targets) * steps, f"inverting {len(targets)} photos")
@@ -247,13 +297,11 @@ def place(
         """The weights, wherever they led, and the fit."""
         space = AlphaSpace(anchors, weights, plus=plus, rate=ALPHA_RATE)
         found = fit(
-            generator,
+            looks,
             space,
             targets,
             photos,
             [stage],
-            adapter=adapter,
-            perceptual=perceptual,
             moves=moves,
             move_cameras_too=config.cameras,
             on_step=tick,
@@ -266,7 +314,7 @@ def place(
         return project(statistics.encode(decode(weights, anchors)), corners, float(beta), per_layer=plus)
 
     alphas, cameras, strays = [], [], []
-    for photos in chunked(len(targets), config.batch):
+    for photos in chunked(range(len(targets)), config.batch or photos_at_once(prior, device)):
         free, first = search(photos, start[list(photos)], None, stages[0])
         weights, found = bounded(free), first
         for stage in stages[1:]:
@@ -353,9 +401,16 @@ def stages_of(prior: Prior, config: InvertConfig, factor: int = 1) -> list[Stage
     ]
 
 
-def chunked(count: int, size: int) -> list[Sequence[int]]:
-    """The numbers below `count` in runs of `size`."""
-    return [range(i, min(i + size, count)) for i in range(0, count, size)]
+def photos_at_once(prior: Prior, device: torch.device) -> int:
+    """How many photos a step sees: on a GPU as many as keep it busy."""
+    finest = stages_of(prior, InvertConfig())[-1]
+    samples = finest.rays**2 * 2 * finest.samples
+    return max(CPU_PHOTOS, GPU_SAMPLES // samples) if device.type == "cuda" else CPU_PHOTOS
+
+
+def chunked(numbers: Sequence[int], size: int) -> list[list[int]]:
+    """The numbers in runs of `size`."""
+    return [list(numbers[i : i + size]) for i in range(0, len(numbers), size)]
 
 
 def ticker(total: int, description: str) -> Callable[[int], None]:
