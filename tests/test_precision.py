@@ -1,3 +1,5 @@
+import itertools
+
 import torch
 
 from my3dgen import precision
@@ -5,8 +7,10 @@ from my3dgen.allocator import keep_freed_memory
 
 
 def test_autocast_only_where_it_is_faster(monkeypatch):
-    for fast in (False, True):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast)
+    for tiles, products in itertools.product((False, True), repeat=2):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda there=tiles: there)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda there=products: there)
+        fast = tiles or products
         with precision.mixed_precision("cpu"):
             assert torch.is_autocast_enabled("cpu") == fast
             expected = torch.bfloat16 if fast else torch.float32
