@@ -27,7 +27,7 @@ from my3dgen.synthetic.scene import build_scenes
 LIMIT = 300_000  # bytes: the pictures are part of every clone
 TARGET = Path(__file__).parent.parent / "docs" / "pictures"
 ENHANCED = ("photo23.png", "photo35.png", "photo41.png")
-"""Held-out photos of the demo: filled and enlarged, and the second edited."""
+"""Held-out photos of the demo: filled and enlarged, and the first edited."""
 
 
 def main(demo: Path, evaluation: Path) -> None:
@@ -60,7 +60,7 @@ def applications(demo: Path) -> None:
         run("interpolate", person, *way, "-o", f"{folder}/way.png", "--report", f"{folder}/way.json")
         smile = ("--yaw", "-30", "0", "30", "-o", f"{folder}/smile.png", "--report", f"{folder}/smile.json")
         run("edit", person, *smile)
-        photo = BUNDLED / "photos" / Path(ENHANCED[1]).with_suffix(".jpg")
+        photo = BUNDLED / "photos" / Path(ENHANCED[0]).with_suffix(".jpg")
         turned = ("--pivot", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
         run("edit", person, "--photo", str(photo), *turned)
         for source, target in {
