@@ -1,0 +1,138 @@
+"""Pictures: from latents, their stages, and new views of planes that are kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from my3dgen.bench.clock import time_call
+from my3dgen.bench.machine import Arithmetic, Ceilings
+from my3dgen.bench.row import Row, Work, psnr, row, work_of
+from my3dgen.bench.subjects import Memory, Scene, generator_of, scene_of
+from my3dgen.fast import Captured
+from my3dgen.lora import Adapter
+from my3dgen.prior.generator import Generator
+
+STAGES = ("image", "planes", "volume", "superresolution", "view")
+"""From latents; the stages alone; a view of planes that are kept."""
+
+
+def bench_render(
+    priors: Sequence[str], batches: Sequence[int], device: str, repeats: int, ceilings: Ceilings
+) -> Iterator[Row]:
+    """Rows of every prior, path, batch and stage.
+
+    On a CPU nothing is captured and nothing fused.
+    """
+    for name in priors:
+        generator = generator_of(name, device)
+        everyone = scene_of(generator, max(batches))
+        works = works_of(generator, everyone.only(1))
+        for batch in batches:
+            scene = everyone.only(batch)
+            truth = reference(generator, scene)
+            for path in (*EAGER, *CAPTURED, *NOT_FUSED) if device == "cuda" else EAGER:
+                memory = Memory(device)
+                captured = path.of(generator)
+                calls = calls_of(captured, scene)
+                for stage in STAGES if path.fused else ("volume",):  # the others are the same
+                    timing = time_call(calls[stage], device, repeats=repeats)
+                    yield row(
+                        f"{name} {stage}, {path.name}{note(captured)}",
+                        batch,
+                        timing,
+                        work=works[stage],
+                        ceilings=ceilings,
+                        arithmetic=arithmetic(device, half=path.half),
+                        peak_memory_mb=memory.peak_mb(),
+                        psnr=psnr(calls[stage](), truth[stage]) if stage in truth else None,
+                    )
+                del captured, calls
+        del generator
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way to compute the same; options of `Captured`."""
+
+    name: str
+    capture: bool = False
+    half: bool = False
+    fused: bool = True
+
+    def of(self, generator: Generator, adapter: Adapter | None = None) -> Captured:
+        """The generator's inference in this way."""
+        return Captured(generator, adapter=adapter, capture=self.capture, half=self.half, fused=self.fused)
+
+
+EAGER = (Path("eager fp32"), Path("eager bf16", half=True))
+CAPTURED = (Path("captured fp32", capture=True), Path("captured bf16", capture=True, half=True))
+NOT_FUSED = (
+    Path("eager fp32, not fused", fused=False),
+    Path("captured bf16, not fused", capture=True, half=True, fused=False),
+)
+
+
+def calls_of(captured: Captured, scene: Scene) -> dict[str, Callable[[], Tensor]]:
+    """The stages as calls that return a tensor, of pictures where there is one."""
+    captured.hold(scene.ws)
+    features = captured.volume(scene.cameras).features.clone()
+    return {
+        "image": lambda: captured.image(scene.ws, scene.cameras).image,
+        "planes": lambda: captured.planes(scene.ws),
+        "volume": lambda: captured.volume(scene.cameras).features,
+        "superresolution": lambda: captured.superresolve(features),
+        "view": lambda: captured.view(scene.cameras).image,
+    }
+
+
+@torch.no_grad()
+def reference(generator: Generator, scene: Scene) -> dict[str, Tensor]:
+    """Pictures by the plain float32 path, one at a time."""
+    views, features = [], []
+    for i in range(len(scene.ws)):
+        ws, camera = scene.ws[i : i + 1], scene.cameras[i : i + 1]
+        volume = generator.volume(generator.planes(ws), camera, fused=False)
+        views.append(generator.superresolve(volume.features, ws))
+        features.append(volume.features)
+    image = torch.cat(views)
+    return {"image": image, "view": image, "superresolution": image, "volume": torch.cat(features)}
+
+
+@torch.no_grad()
+def works_of(generator: Generator, one: Scene) -> dict[str, Work]:
+    """What each stage has to do for an image."""
+    ws, camera = one.ws, one.cameras
+    kept = generator.planes(ws)
+
+    def volume(planes: Tensor) -> Tensor:
+        return generator.volume(planes, camera, fused=False).features
+
+    def view(planes: Tensor) -> Tensor:
+        return generator.superresolve(volume(planes), ws)
+
+    features = volume(kept)
+    backbone, upper, decoder = (
+        list(part.parameters())
+        for part in (generator.backbone.synthesis, generator.superresolution, generator.decoder)
+    )
+    return {
+        "image": work_of(lambda: view(generator.planes(ws)), [ws, camera], [*backbone, *decoder, *upper]),
+        "planes": work_of(lambda: generator.planes(ws), [ws], backbone),
+        "volume": work_of(lambda: volume(kept), [kept, camera], decoder),
+        "superresolution": work_of(lambda: generator.superresolve(features, ws), [features, ws], upper),
+        "view": work_of(lambda: view(kept), [kept, camera, ws], [*decoder, *upper]),
+    }
+
+
+def arithmetic(device: str, *, half: bool) -> Arithmetic:
+    """Which product a path's convolutions compare with: cuDNN takes TF32 for float32."""
+    if half:
+        return "bf16"
+    return "tf32" if device == "cuda" and torch.backends.cudnn.allow_tf32 else "fp32"
+
+
+def note(captured: Captured) -> str:
+    """A word in a row's name when recording failed."""
+    return " (not captured)" if captured.failure else ""
