@@ -1,10 +1,12 @@
 """Captured inference against the generator itself; graphs only where a CUDA device is."""
 
 import copy
+import traceback
 from dataclasses import fields, replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from my3dgen import fast
 from my3dgen.anchors import Anchors
@@ -138,6 +140,65 @@ def test_a_device_that_cannot_record_runs_plainly(tiny_prior: Prior, truth: Anch
     assert not captured.capturing and "not permitted" in (captured.failure or "")
     with torch.no_grad():
         _same(got, tiny_prior.generator.synthesis(truth.ws, truth.cameras))
+
+
+class Replaying:
+    """A captured step as far as a CPU can have one: its first step, inputs and outputs stay for good."""
+
+    def __init__(self, step, *_, **__) -> None:
+        self.step, self.inputs, self.outputs = step, None, None
+
+    def __call__(self, batch):
+        if self.inputs is None:
+            self.inputs = replace(batch, **{name: t.clone() for name, t in vars(batch).items()})
+            self.outputs = self.step(self.inputs)
+        for name, tensor in vars(self.inputs).items():
+            tensor.copy_(getattr(batch, name))
+        for name, tensor in self.step(self.inputs).items():
+            self.outputs[name].copy_(tensor)
+        return self.outputs
+
+
+def test_what_was_recorded_sees_what_is_held_now(tiny_prior: Prior, truth: Anchors, monkeypatch) -> None:
+    monkeypatch.setattr(fast, "CapturedStep", Replaying)
+    generator, views = tiny_prior.generator, truth.cameras[:3]
+    captured = Captured(generator, adapter=person(tiny_prior, 0))
+    captured.capturing = True  # as on CUDA
+    for latent, seed in ((truth.ws[:1], 0), (truth.ws[1:2], 4), (truth.ws[:3], 5), (truth.ws[3:6], 6)):
+        adapter = person(tiny_prior, seed)
+        captured.wear(adapter)
+        captured.hold(latent)
+        with torch.no_grad():
+            expected = generator.render(generator.planes(latent, adapter), views, latent, adapter)
+        _same(captured.view(views), expected)
+        features = captured.volume(views).features.clone()
+        torch.testing.assert_close(captured.superresolve(features), expected.image, atol=2e-4, rtol=1e-4)
+
+
+class OnTheDevice(TorchDispatchMode):
+    """Refuses what a capture refuses: numbers that come from the host or go there."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("lift_fresh", "_local_scalar_dense", "nonzero", "is_nonzero"):
+            # the filter's taps: on CUDA a kernel has them
+            assert any(frame.name == "low_pass" for frame in traceback.extract_stack()), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("people", [1, 2])
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_recorded_keeps_to_the_device(
+    tiny_prior: Prior, truth: Anchors, people: int, half: bool
+) -> None:
+    adapters = [person(tiny_prior, seed) for seed in range(people)]
+    captured = Captured(
+        tiny_prior.generator, adapter=stack(adapters) if people > 1 else adapters[0], half=half
+    )
+    with OnTheDevice():
+        captured.image(truth.ws[:2], truth.cameras[:2])
+        captured.hold(truth.ws[:2])
+        captured.view(truth.cameras[:2])
 
 
 @needs_cuda
