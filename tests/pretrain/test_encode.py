@@ -11,18 +11,10 @@ from safetensors.torch import load_file
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.perceptual import load_perceptual
-from my3dgen.pretrain.encode import (
-    STATE,
-    EncodeConfig,
-    Unit,
-    lesson_terms,
-    load_state,
-    new_encoder,
-    save_state,
-    stored,
-    train_encoder,
-)
+from my3dgen.pretrain.encode import EncodeConfig, new_encoder, stored, train_encoder
+from my3dgen.pretrain.encode_lesson import Unit, lesson_terms
 from my3dgen.pretrain.encode_monitor import Reproduction, hold_out
+from my3dgen.pretrain.encode_state import STATE, load_state, save_state
 from my3dgen.pretrain.samples import (
     SamplePool,
     draw_latents,

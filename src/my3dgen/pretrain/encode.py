@@ -6,7 +6,6 @@ it the offsets of W+. Ctrl-C or the end of the time saves everything; the same c
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -14,33 +13,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from my3dgen.checkpoint import optimizer_tensors, restore_optimizer
-from my3dgen.config import PriorConfig
-from my3dgen.errors import FileFormatError, UserError
+from my3dgen.errors import UserError
 from my3dgen.graphs import CapturedStep
 from my3dgen.int8 import from_int8, to_int8
-from my3dgen.latents import latent_statistics
-from my3dgen.perceptual import Perceptual, load_perceptual
+from my3dgen.perceptual import load_perceptual
 from my3dgen.precision import has_fast_bfloat16
 from my3dgen.pretrain import encode_monitor as monitor
+from my3dgen.pretrain.encode_lesson import Unit, Weights, lesson_terms
+from my3dgen.pretrain.encode_state import STATE, Progress, load_state, save_state
 from my3dgen.pretrain.monitor import Log
 from my3dgen.pretrain.networks import follow
 from my3dgen.pretrain.parallel import Ranks, settle_gradients
-from my3dgen.pretrain.samples import Lesson, SamplePool, reduced, seed_of
-from my3dgen.pretrain.state import put, read_weights
+from my3dgen.pretrain.samples import Lesson, SamplePool, seed_of
 from my3dgen.pretrain.train import Stopper
 from my3dgen.prior.encoder import Encoder, encoder_config
-from my3dgen.prior.generator import Generator
-from my3dgen.prior.render import Sampling
 from my3dgen.prior.store import CONFIG, ENCODER, Prior, write_sums
 from my3dgen.progress import say
 from my3dgen.tensor_file import write_tensors
-
-STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -84,30 +75,6 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Weight of each term of the encoder's loss."""
-
-    w: float = 0.5
-    """Squared error of W, in units of the prior's variance."""
-    ws: float = 0.5
-    """Squared error of W+, in the same units."""
-    pixel: float = 1.0
-    """L1 of the picture."""
-    perceptual: float = 0.1
-    """Feature distance of the picture."""
-    pose: float = 0.1
-    """L1 of the camera, in `encoder.POSE_UNITS`."""
-
-
-@dataclass
-class Progress:
-    """How far training has come, all runs together."""
-
-    steps: int = 0
-    images: int = 0
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a training came to."""
 
@@ -125,82 +92,6 @@ class Outcome:
     def better(self) -> bool:
         """Whether the new encoder is worth keeping."""
         return self.after > self.before
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What training takes for 0 and 1 of latents, so that no prior's scale changes the learning rate."""
-
-    mean: Float[Tensor, " w_dim"]
-    deviation: float
-
-    @staticmethod
-    def of(generator: Generator) -> "Unit":
-        """Mean and overall deviation of a prior's latents."""
-        statistics = latent_statistics(generator)
-        deviation = float(statistics.spread.square().sum() / len(statistics.mean)) ** 0.5
-        return Unit(statistics.mean, max(deviation, 1e-6))
-
-    def decode(self, u: Float[Tensor, "*shape w_dim"]) -> Float[Tensor, "*shape w_dim"]:
-        """Latents."""
-        return self.mean + self.deviation * u
-
-    def encode(self, w: Float[Tensor, "*shape w_dim"]) -> Float[Tensor, "*shape w_dim"]:
-        """The inverse of `decode`."""
-        return (w - self.mean) / self.deviation
-
-    @torch.no_grad()
-    def into(self, encoder: Encoder) -> Encoder:
-        """A copy of an encoder that tells latents, made to tell them in this unit."""
-        copied = _scaled(encoder, 1 / self.deviation)
-        copied.head.bias.sub_(self.mean / self.deviation)
-        return copied
-
-    @torch.no_grad()
-    def out_of(self, encoder: Encoder) -> Encoder:
-        """The inverse of `into`."""
-        copied = _scaled(encoder, self.deviation)
-        copied.head.bias.add_(self.mean)
-        return copied
-
-
-def _scaled(encoder: Encoder, factor: float) -> Encoder:
-    copied = copy.deepcopy(encoder)
-    for layer in (copied.head, copied.offsets):
-        layer.weight.mul_(factor)
-        layer.bias.mul_(factor)
-    return copied
-
-
-def lesson_terms(
-    encoder: Encoder,
-    generator: Generator,
-    unit: Unit,
-    perceptual: Perceptual,
-    lesson: Lesson,
-    dtype: torch.dtype,
-) -> dict[str, Tensor]:
-    """The terms of the loss by name; `encoder` tells latents in `unit`."""
-    seen, some = encoder.encode(lesson.photo, dtype=dtype), len(lesson.target)
-    truth = unit.encode(lesson.ws)
-    terms = {
-        "w": (seen.w - truth.mean(1)).square().mean(),
-        "ws": (seen.ws - truth).square().mean(),
-        "pose": (seen.pose - lesson.pose).abs().mean(),
-    }
-    # every other picture is made from W, where inversion starts
-    in_w = (torch.arange(some, device=truth.device) % 2 == 0).view(-1, 1, 1)
-    ws = unit.decode(torch.where(in_w, seen.w[:some, None], seen.ws[:some]))
-    with torch.autocast(truth.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        picture = generator.synthesis(ws, lesson.camera, sampling=halved(generator.config)).image
-        picture = reduced(picture.float(), lesson.target.shape[-1])
-        terms["perceptual"] = perceptual(picture, lesson.target).mean()
-    return terms | {"pixel": (picture - lesson.target).abs().mean()}
-
-
-def halved(config: PriorConfig) -> Sampling:
-    """Half the samples of a ray: enough to steer by."""
-    return Sampling(max(4, config.depth_resolution // 2), config.depth_resolution_importance // 2)
 
 
 def new_encoder(prior: Prior, unit: Unit, seed: int) -> Encoder:
@@ -378,38 +269,3 @@ class _Run:
 def _decay(config: EncodeConfig, images: int) -> float:
     """What the running average keeps: over the last tenth at first, then over `average_images`."""
     return 0.5 ** (config.batch / min(config.average_images, 0.1 * images))
-
-
-def save_state(
-    path: Path,
-    sha256: str,
-    progress: Mapping[str, int],
-    live: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    """Write everything that training of the prior `sha256` needs to go on; whole or not at all."""
-    tensors = {f"live/{k}": v for k, v in live.state_dict().items()}
-    tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
-    tensors |= {f"moments/{k}": v for k, v in optimizer_tensors(optimizer).items()}
-    write_tensors(path, tensors, {"prior": sha256, "progress": json.dumps(dict(progress))})
-
-
-def load_state(
-    path: Path, sha256: str, live: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> Progress:
-    """Put back what `save_state` wrote. Raises UserError for another prior's, FileFormatError if damaged."""
-    tensors = read_weights(path)
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("prior", sha256) != sha256:
-        raise UserError(f"{path}: is the training for another prior; give another --out or delete it")
-    try:
-        progress = Progress(**json.loads(metadata["progress"]))
-    except (KeyError, ValueError, TypeError):
-        raise FileFormatError(f"{path}: does not say how far training is; delete it to train anew") from None
-    under = lambda start: {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}  # noqa: E731
-    put(live, under("live/"), path)
-    put(average, under("average/"), path)
-    restore_optimizer(optimizer, under("moments/"))
-    return progress
