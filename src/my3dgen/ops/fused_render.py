@@ -10,6 +10,8 @@ from torch import Tensor
 from my3dgen.config import PlaneMode
 from my3dgen.ops.low_pass import HAS_TRITON
 
+OLDEST = (8, 0)
+"""Compute capability of the oldest GPUs served: the first that multiply bfloat16 and TF32."""
 MOST_PAIRS = 256 * 256
 """Coarse times fine samples, each rounded up to a power of two, that one program can merge."""
 
@@ -25,6 +27,11 @@ class Tuning:
     warps: int = 4
     stages: int = 2
     """Samples whose texels are on their way at once."""
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> "Tuning":
+        """What fits the registers and the 96 KiB of shared memory of a program on any GPU served."""
+        return cls(rays=16, warps=1, stages=1) if dtype == torch.float32 else cls()
 
 
 class Perceptron(NamedTuple):
@@ -62,13 +69,15 @@ class FusedField:
     """Side of the cube covered by the planes, in world units."""
     dtype: torch.dtype
     """Precision of texels, of the decoder's weights and of what enters its layers."""
-    tuning: Tuning = Tuning()
+    tuning: Tuning | None = None
+    """None for what suits the dtype."""
 
     def serves(self, origins: Tensor, directions: Tensor, coarse: int, fine: int) -> bool:
         """Whether the kernels render this: on CUDA, without a gradient of the rays, in sizes they know."""
         return (
             self.planes.is_cuda
             and HAS_TRITON
+            and torch.cuda.get_device_capability(self.planes.device) >= OLDEST
             and not (origins.requires_grad or directions.requires_grad)
             and self.dtype in (torch.float32, torch.bfloat16)
             and self.fits(coarse, fine)
@@ -99,7 +108,7 @@ class FusedField:
         from my3dgen.ops.render_triton import Options, render_fused
 
         three = self.axes != "xy_xz_zx"  # there it repeats the second plane transposed
-        options = Options(fine, three, 2 / self.box_warp, self.dtype, self.tuning)
+        options = Options(fine, three, 2 / self.box_warp, self.dtype, self.tuning or Tuning.of(self.dtype))
         colours, opacity, moment, sorted_depths = render_fused(
             self.planes, self.decoder, origins, directions, depths, quantiles, options
         )
