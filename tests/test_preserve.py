@@ -39,7 +39,8 @@ def test_the_term_is_nought_for_the_prior_itself_and_grows_with_the_change(tiny_
         assert term(1, NONE) == 0
         assert term(2, NONE) != value or size == 0  # another face, another camera
         values.append(value.item())
-    assert values[0] == 0 < values[1] < values[2]
+    # with and without gradients the same picture is computed in different ways, and rounding moves samples
+    assert values[0] < 1e-3 * values[1] < 1e-3 * values[2]
     value.backward()
     assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in adapter.tensors.values())
 

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.alpha import decode
-from my3dgen.cameras import frontal_camera
 
 if TYPE_CHECKING:
     from my3dgen.prior.generator import Generator
@@ -48,8 +47,7 @@ def latent_statistics(generator: Generator, count: int = 4000, seed: int = 123) 
     """
     config, device = generator.config, generator.w_avg.device
     z = torch.randn(count, config.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
-    frontal = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
-    w = generator.mapping(z, frontal.to(device).expand(count, -1))[:, 0]
+    w = generator.mapping(z, generator.cameras().expand(count, -1))[:, 0]
     values, axes = torch.linalg.eigh(torch.cov(w.double().T))
     return LatentStatistics(w.mean(0), (axes * values.clamp_min(0).sqrt()).float())
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.cameras import frontal_camera, orbit
+from my3dgen.cameras import orbit
 from my3dgen.lora import Adapter
 from my3dgen.precision import mixed_precision
 from my3dgen.prior.generator import Generator
@@ -68,5 +68,4 @@ def strangers(generator: Generator, count: int, seed: int) -> Float[Tensor, "cou
     config = generator.config
     rng = torch.Generator().manual_seed(seed * 1_000_003 + 1)
     z = torch.randn(count, config.z_dim, generator=rng).to(generator.w_avg.device)
-    frontal = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
-    return generator.mapping(z, frontal.to(z).expand(count, -1))[:, :1].clone()
+    return generator.mapping(z, generator.cameras().expand(count, -1))[:, :1].clone()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.alpha import decode
-from my3dgen.cameras import camera_from_angles, fov_to_intrinsics
+from my3dgen.cameras import fov_to_intrinsics
 from my3dgen.errors import UserError
 from my3dgen.lora import Adapter
 from my3dgen.person import Person
@@ -76,17 +76,10 @@ class Subject:
 
         Raises UserError for angles that are not finite and a field of view out of range.
         """
-        config = self.generator.config
         angles = [torch.as_tensor(angle, dtype=torch.float32) for angle in (yaw, pitch)]
         if not all(angle.isfinite().all() for angle in angles):
             raise UserError("an angle of the camera is not a finite number; give degrees, such as 20")
-        cameras = camera_from_angles(
-            *angles,
-            radius=config.camera_radius,
-            pivot=config.camera_pivot,
-            focal=config.focal,
-        )
-        return with_fov(cameras, fov).to(self.anchors.device)
+        return with_fov(self.generator.cameras(*angles), fov).to(self.anchors.device)
 
 
 def with_fov(cameras: Float[Tensor, "views 25"], fov: float | int | None) -> Float[Tensor, "views 25"]:
@@ -128,11 +121,9 @@ def prior_latents(generator: Generator, seeds: range) -> Float[Tensor, "seeds nu
     """One face of the prior a seed, truncated with psi 0.7; a seed's face does not depend on the others."""
     config, device = generator.config, next(generator.parameters()).device
     z = [torch.randn(1, config.z_dim, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    frontal = camera_from_angles(
-        0.0, 0.0, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
-    )
+    frontal = generator.cameras()
     # one at a time: in a batch, rounding depends on its size
-    return torch.cat([generator.mapping(one.to(device), frontal.to(device), psi=TRUNCATION) for one in z])
+    return torch.cat([generator.mapping(one.to(device), frontal, psi=TRUNCATION) for one in z])
 
 
 @torch.no_grad()

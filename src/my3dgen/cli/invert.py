@@ -65,7 +65,6 @@ class Invert(Verb):
         import torch
 
         from my3dgen.apps.sheet import save_image, sheet, to_image
-        from my3dgen.cameras import camera_from_angles
         from my3dgen.cli.photos import album_at
         from my3dgen.evaluate.metrics import psnr
         from my3dgen.invert import QUALITIES, invert, place
@@ -91,13 +90,7 @@ class Invert(Verb):
 
         device = prior.generator.w_avg.device
         config_of_prior = prior.config
-        views = camera_from_angles(
-            torch.tensor([math.radians(yaw) for yaw in self.yaw]),
-            0.0,
-            radius=config_of_prior.camera_radius,
-            pivot=config_of_prior.camera_pivot,
-            focal=config_of_prior.focal,
-        ).to(device)
+        views = prior.generator.cameras(torch.tensor([math.radians(yaw) for yaw in self.yaw]))
         targets = targets_of(album, config_of_prior, device)
         pictures, captions, scores = [], [], []
         for i, name in enumerate(album.names):

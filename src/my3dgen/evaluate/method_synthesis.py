@@ -15,7 +15,6 @@ from torch import Tensor
 
 from my3dgen.alpha import decode, sample_alphas
 from my3dgen.anchors import Anchors
-from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PriorConfig
 from my3dgen.evaluate.methods import Method
 from my3dgen.evaluate.metrics import Images, Judge
@@ -78,12 +77,12 @@ def synthesise(
     rng = torch.Generator().manual_seed(seed)
     alphas = sample_alphas(count, len(anchors), rng).to(device)
     yaws = (2 * torch.rand(count, generator=rng) - 1) * math.radians(yaw)
-    cameras = cameras_at(yaws, method.generator.config).to(device)
+    cameras = method.generator.cameras(yaws)
     ws = decode(alphas, anchors.ws.to(device))
     images = reproduce(method.generator, method.adapter, ws, cameras)
     near, cosine = nearest_photo(embed(judge, images, cameras), photos)
     # from one side, or turning the head would pass for variety
-    frontal = cameras_at(torch.zeros(count), method.generator.config).to(device)
+    frontal = method.generator.cameras().expand(count, -1)
     faced = reproduce(method.generator, method.adapter, ws, frontal)
     figures = {
         "identity": float(near.mean()),
@@ -124,14 +123,7 @@ def between(
     ends = torch.eye(len(anchors))[chosen]
     alphas = torch.lerp(ends[:, :1], ends[:, 1:], t).flatten(0, 1)
     ws = decode(alphas.to(device), anchors.ws.to(device))
-    cameras = cameras_at(torch.zeros(len(ws)), method.generator.config).to(device)
+    cameras = method.generator.cameras().expand(len(ws), -1)
     images = reproduce(method.generator, method.adapter, ws, cameras)
     near = nearest_photo(embed(judge, images, cameras), photos)[0].view(-1, steps)
     return Drawn(images, {"mean": float(near.mean()), "least": float(near.amin(1).mean())})
-
-
-def cameras_at(yaws: Float[Tensor, " count"], config: PriorConfig) -> Float[Tensor, "count 25"]:
-    """Level cameras of a prior at yaws in radians."""
-    return camera_from_angles(
-        yaws, 0.0, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
-    )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from my3dgen.apps.attributes import attributes_from
 from my3dgen.apps.sheet import save_image, sheet, to_image
-from my3dgen.cameras import camera_from_angles
 from my3dgen.evaluate.prior_people import People, offsets
 from my3dgen.evaluate.prior_samples import (
     PSI,
@@ -21,7 +20,6 @@ from my3dgen.evaluate.prior_samples import (
     WAY,
     Latents,
     draw_latents,
-    front,
     line,
     pictures,
 )
@@ -145,14 +143,7 @@ def inversions(
 @torch.no_grad()
 def turning(generator: Generator, ws: Latents) -> Image.Image:
     """Samples, each seen from the left, the front and the right, one above the other."""
-    config = generator.config
-    cameras = camera_from_angles(
-        torch.tensor(SAMPLE_YAWS).deg2rad(),
-        0.0,
-        radius=config.camera_radius,
-        pivot=config.camera_pivot,
-        focal=config.focal,
-    ).to(ws)
+    cameras = generator.cameras(torch.tensor(SAMPLE_YAWS).deg2rad())
     seen = []
     for one in track(ws.split(1), "samples"):
         planes = generator.planes(one)
@@ -167,7 +158,7 @@ def turning(generator: Generator, ws: Latents) -> Image.Image:
 def smiling(prior: Prior, ws: Latents) -> Image.Image:
     """Heads with the smile taken away, as they are, and with a smile given; captions are smile scores."""
     generator = prior.generator
-    camera, direction = front(generator), prior.directions[SMILE].to(ws)
+    camera, direction = generator.cameras(), prior.directions[SMILE].to(ws)
     score = attributes_from(camera)
     shown, captions, strengths = [], [], (-STRENGTH, 0.0, STRENGTH)
     for strength in strengths:
@@ -183,7 +174,7 @@ def smiling(prior: Prior, ws: Latents) -> Image.Image:
 def mixing(generator: Generator, ws: Latents) -> Image.Image:
     """Straight lines in W between pairs of samples, one a row."""
     lines = line(ws[: 2 * WAYS_SHOWN : 2], ws[1 : 2 * WAYS_SHOWN : 2])
-    shown = _images(pictures(generator, lines.flatten(0, 1), front(generator), BATCH))
+    shown = _images(pictures(generator, lines.flatten(0, 1), generator.cameras(), BATCH))
     return sheet(shown, columns=WAY, cell=SMALL)
 
 

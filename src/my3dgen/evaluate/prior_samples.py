@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.apps.attributes import attributes_from
-from my3dgen.cameras import frontal_camera
 from my3dgen.evaluate.kid import kid
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
 from my3dgen.evaluate.prior_people import compared_seeds, together
@@ -41,18 +40,11 @@ PSI = 0.7
 """Truncation of the samples that are edited, mixed and shown."""
 
 
-def front(generator: Generator) -> Float[Tensor, "1 25"]:
-    """The prior's frontal camera."""
-    config = generator.config
-    camera = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
-    return camera.to(generator.w_avg.device)
-
-
 @torch.no_grad()
 def draw_latents(generator: Generator, count: int, psi: float, rng: torch.Generator) -> Latents:
     """Random heads of the prior."""
     z = torch.randn(count, generator.config.z_dim, generator=rng).to(generator.w_avg.device)
-    return generator.mapping(z, front(generator).expand(count, -1), psi=psi)
+    return generator.mapping(z, generator.cameras().expand(count, -1), psi=psi)
 
 
 @torch.no_grad()
@@ -123,7 +115,7 @@ def smiles(prior: Prior, ws: Latents, batch: int) -> dict[str, Any]:
     if direction is None:
         return {f"smile_{name}": None for name in names}
     generator, device = prior.generator, ws.device
-    camera = front(generator)
+    camera = generator.cameras()
     score, network = attributes_from(camera), load_identity(IDENTITY_NETWORK, device)
     scores, embeddings = {}, {}
     for strength in (0.0, STRENGTH, -STRENGTH):
@@ -175,7 +167,7 @@ def evenness(prior: Prior, ws: Latents) -> dict[str, Any]:
     pairs = min(PAIRS, len(ws) // 2)
     ratios = []
     for row in track(line(ws[: 2 * pairs : 2], ws[1 : 2 * pairs : 2]), "interpolation", total=pairs):
-        (shown,) = pictures(generator, row, front(generator), len(row))
+        (shown,) = pictures(generator, row, generator.cameras(), len(row))
         lengths = network(shown[:-1], shown[1:]).clamp_min(0).sqrt()
         ratios.append(lengths.max() / lengths.mean().clamp_min(1e-12))
     return {"interpolation_smoothness": float(torch.stack(ratios).mean()), "interpolation_pairs": pairs}
@@ -184,7 +176,7 @@ def evenness(prior: Prior, ws: Latents) -> dict[str, Any]:
 @torch.no_grad()
 def latency(generator: Generator, ws: Float[Tensor, "1 num_ws w_dim"], repeats: int) -> dict[str, Any]:
     """Milliseconds, median of `repeats`: a picture from W, and a new view of planes that are kept."""
-    device, camera = ws.device, front(generator)
+    device, camera = ws.device, generator.cameras()
 
     def clock(work: Callable[[], object]) -> float:
         times = []

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from my3dgen.apps.sheet import sheet, to_image
-from my3dgen.cameras import camera_from_angles, frontal_camera
+from my3dgen.cameras import camera_from_angles
 from my3dgen.errors import UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.pretrain.folder import FolderPool
@@ -121,15 +121,11 @@ def look_at_draws(networks: AdversarialNetworks, pool: FolderPool, path: Path, c
     config = networks.config
     rng = torch.Generator().manual_seed(0)
     real = pool.draw(count, rng if device.type == "cpu" else torch.Generator(device).manual_seed(0)).real
-    front = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
     z = torch.randn(count, config.z_dim, generator=rng).to(device)
-    ws = generator.mapping(z, front.to(device).expand(count, -1), psi=0.7)
+    ws = generator.mapping(z, generator.cameras().expand(count, -1), psi=0.7)
     rows = [real]
     for yaw in YAWS:
-        camera = camera_from_angles(
-            yaw, 0.0, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
-        )
-        drawn = generator.synthesis(ws, camera.to(device).expand(count, -1))
+        drawn = generator.synthesis(ws, generator.cameras(yaw).expand(count, -1))
         rows.append(drawn.image)
         if yaw == 0:
             rows.append(torch.nn.functional.interpolate(drawn.image_raw, size=real.shape[2:]))

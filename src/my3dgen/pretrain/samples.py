@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from my3dgen.cameras import frontal_camera
 from my3dgen.checkpoint import fingerprint
 from my3dgen.pretrain.augment import Imaging, photographed
 from my3dgen.pretrain.pool import draw_cameras
@@ -79,9 +78,8 @@ def draw_latents(
     """
     config, layers = generator.config, generator.config.num_ws
     z = torch.randn(2 * count, config.z_dim, generator=rng)
-    front = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
     device = generator.w_avg.device
-    one, other = generator.mapping(z.to(device), front.to(device).expand(len(z), -1)).chunk(2)
+    one, other = generator.mapping(z.to(device), generator.cameras().expand(len(z), -1)).chunk(2)
     change = torch.randint(1, layers, (count, 1), generator=rng)
     change = torch.where(torch.rand(count, 1, generator=rng) < mixed, change, layers)
     ours = torch.arange(layers) < change

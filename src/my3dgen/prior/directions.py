@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.cameras import frontal_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.prior.generator import Generator
 from my3dgen.progress import track
@@ -80,7 +79,7 @@ def draw_latents(
     """Latents that the mapping gives for faces seen from the front, on the generator's device."""
     z = torch.randn(samples, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
     parts = z.to(generator.w_avg.device).split(4096)
-    front = _front(generator)
+    front = generator.cameras()
     return torch.cat([generator.mapping(some, front.expand(len(some), -1), psi=psi)[:, 0] for some in parts])
 
 
@@ -89,7 +88,7 @@ def frontal_measure(generator: Generator, score: Scorer, batch: int = 8) -> Meas
 
     @torch.no_grad()
     def measure(latents: Float[Tensor, "samples w_dim"], about: str) -> dict[str, Float[Tensor, " samples"]]:
-        camera, parts = _front(generator), []
+        camera, parts = generator.cameras(), []
         for some in track(latents.split(batch), about):
             ws = some[:, None].expand(-1, generator.config.num_ws, -1)
             parts.append(score(generator.synthesis(ws, camera.expand(len(some), -1)).image.clamp(-1, 1)))
@@ -182,12 +181,6 @@ def load_directions(
     if bad := [name for name, vector in directions.items() if vector.ndim != 1]:
         raise FileFormatError(f"{path}: direction '{bad[0][:60]}' is not a vector; {REMEDY}")
     return directions, facts
-
-
-def _front(generator: Generator) -> Float[Tensor, "1 25"]:
-    config = generator.config
-    camera = frontal_camera(radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal)
-    return camera.to(generator.w_avg.device)
 
 
 def sized(

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from my3dgen.cameras import camera_from_angles
 from my3dgen.config import NoiseMode, PriorConfig
 from my3dgen.ops.fused_render import FusedField
 from my3dgen.ops.triplane import sample_planes
@@ -88,6 +89,14 @@ class Generator(nn.Module):
     def parameter_count(self) -> int:
         """Trainable numbers in the network, buffers excluded."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def cameras(self, yaw: float | Tensor = 0.0, pitch: float | Tensor = 0.0) -> Float[Tensor, "batch 25"]:
+        """Cameras on the prior's own sphere, at angles in radians; without any the frontal one."""
+        config = self.config
+        cameras = camera_from_angles(
+            yaw, pitch, radius=config.camera_radius, pivot=config.camera_pivot, focal=config.focal
+        )
+        return cameras.to(self.w_avg.device)
 
     def mapping(
         self,
