@@ -12,7 +12,14 @@ from my3dgen.anchors import Anchors
 from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.lora import new_adapter
-from my3dgen.personalize import FULL_RATE, PersonalizeConfig, finetune, personalize, personalize_many
+from my3dgen.personalize import (
+    FULL_RATE,
+    PersonalizeConfig,
+    finetune,
+    for_device,
+    personalize,
+    personalize_many,
+)
 from my3dgen.rank_allocation import components
 from my3dgen.targets import targets_of
 from my3dgen.tune import loss_of_step, photos_of_people, photos_of_step, tune
@@ -309,6 +316,24 @@ def test_terms_that_compare_faces_make_people_one_after_the_other(tiny_prior, tr
     alone = personalize(tiny_prior, stranger, truth, config)
     assert all(torch.equal(t, person.adapter.tensors[n]) for n, t in alone.adapter.tensors.items())
     assert personalize_many(tiny_prior, [], [], QUICK) == []
+
+
+def test_steps_are_merged_on_a_gpu_alone_and_only_where_that_is_as_good():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    plain = PersonalizeConfig(steps=362, warm=20, rate=1e-3, merged=4)
+    assert for_device(plain, cpu) == replace(plain, merged=1)
+    merged = for_device(plain, gpu)
+    assert (merged.steps, merged.batch, merged.warm) == (91, 4, 5)
+    assert merged.rate == pytest.approx(2e-3)
+    assert for_device(merged, gpu) == merged
+    for field in (
+        {"preserve": 1.0},
+        {"identity": 1.0},
+        {"symmetry": 1.0},
+        {"refine": 0.01},
+        {"budget": 9000},
+    ):
+        assert for_device(replace(plain, **field), gpu) == replace(plain, **field, merged=1)
 
 
 def test_refusals(tiny_prior, truth, stranger):
