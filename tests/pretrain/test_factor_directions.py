@@ -48,7 +48,7 @@ def test_one_that_nothing_scores_has_the_factor_s_unit() -> None:
 
 def test_pairs_that_do_not_differ_are_refused() -> None:
     same = faces(40, 1)[:, None].expand(-1, 2, -1)
-    with pytest.raises(UserError, match="no direction for 'smile'"):
+    with pytest.raises(UserError, match="none of these attributes"):
         directions_from_pairs({"smile": same}, faces(500, seed=5), measure)
     with pytest.raises(UserError, match="too few"):
         directions_from_pairs({"smile": same[:4]}, faces(500, seed=5), measure)

@@ -75,12 +75,16 @@ def test_unscored_samples_are_left_out():
         fit_directions(faces(60), sometimes, ["a"])
 
 
-def test_what_the_prior_cannot_do_is_said():
+def test_what_the_prior_cannot_do_is_said_and_left_out(capsys):
     with pytest.raises(UserError, match="no attribute is called 'frown'; there are: a, mixed, smile"):
         fit_directions(faces(60), measure, ["frown"])
     rng = torch.Generator().manual_seed(0)
-    with pytest.raises(UserError, match="no direction for 'noise'"):
-        fit_directions(faces(200), lambda w, _: {"noise": torch.rand(len(w), generator=rng)}, ["noise"])
+    noisy = lambda w, about: measure(w, about) | {"noise": torch.rand(len(w), generator=rng)}  # noqa: E731
+    found, facts = fit_directions(faces(200), noisy, ["noise", "a"])
+    assert set(found) == set(facts) == {"a"}
+    assert "no direction for 'noise'" in capsys.readouterr().err
+    with pytest.raises(UserError, match="none of these attributes"):
+        fit_directions(faces(200), noisy, ["noise"])
 
 
 def test_faces_are_rendered_from_the_front_and_scored():

@@ -13,9 +13,17 @@ from torch import Tensor
 
 from my3dgen.cameras import camera_from_angles
 from my3dgen.errors import UserError
-from my3dgen.prior.directions import DirectionFacts, Measure, changes, separation, sized
+from my3dgen.prior.directions import (
+    DirectionFacts,
+    Measure,
+    NoDirectionError,
+    changes,
+    separation,
+    sized,
+    some_of,
+)
 from my3dgen.prior.encoder import Encoder
-from my3dgen.progress import track
+from my3dgen.progress import say, track
 from my3dgen.synthetic.factors import TRAIN_SEEDS, sample_factors, with_factors
 from my3dgen.synthetic.render import render_views
 from my3dgen.synthetic.scene import build_scenes
@@ -78,8 +86,8 @@ def directions_from_pairs(
 
     `samples` are latents of the prior, `measure` scores latents. Strength 1 is one standard deviation of
     the score of that name over the samples, or of the factor when nothing scores it. Separation and
-    correlation are those of held-out pairs. Raises UserError for fewer than 8 pairs, and when moving along
-    a direction does not raise its score.
+    correlation are those of held-out pairs. A name whose direction does not raise its score is told and
+    left out. Raises UserError for fewer than 8 pairs, and when no direction is left.
     """
     scores = measure(samples, "scoring samples")
     deviation = {name: float(values[values.isfinite()].std()) for name, values in scores.items()}
@@ -93,10 +101,14 @@ def directions_from_pairs(
         if tests < 2:
             raise UserError(f"{len(latents)} heads are too few for directions; use at least 8")
         step = (latents[tests:, 1] - latents[tests:, 0]).mean(0) / (2 * SPAN)
-        if name in scores:
-            step, change = sized(measure, some, step, name, deviation[name])
-        else:
-            change = changes(measure, some, step, name)
+        try:
+            if name in scores:
+                step, change = sized(measure, some, step, name, deviation[name])
+            else:
+                change = changes(measure, some, step, name)
+        except NoDirectionError as error:
+            say(str(error))
+            continue
         position = (latents[:tests] - mean) @ (precision @ step)
         level = torch.tensor([-1.0, 1.0]).to(position).expand_as(position)
         directions[name] = step
@@ -109,7 +121,7 @@ def directions_from_pairs(
             spill={key: change[key] / max(deviation[key], 1e-12) for key in scores if key != name},
             samples=len(latents),
         )
-    return directions, facts
+    return some_of(directions), facts
 
 
 def agreement(

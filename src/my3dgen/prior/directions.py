@@ -16,7 +16,7 @@ from torch import Tensor
 
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.prior.generator import Generator
-from my3dgen.progress import track
+from my3dgen.progress import say, track
 from my3dgen.tensor_file import read_tensors, write_tensors
 
 MAX_BYTES = 16 << 20
@@ -27,6 +27,13 @@ Scorer = Callable[[Float[Tensor, "batch 3 height width"]], Mapping[str, Float[Te
 """Images in [-1, 1] to attribute scores by name; NaN where a picture could not be scored."""
 Measure = Callable[[Float[Tensor, "samples w_dim"], str], dict[str, Float[Tensor, " samples"]]]
 """Latents, and a word on what it is for, to the scores of their pictures."""
+
+
+Found = dict[str, Float[Tensor, " w_dim"]]
+
+
+class NoDirectionError(UserError):
+    """Moving along what was fitted for an attribute does not raise it."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,8 @@ def fit_directions(
     measured on the `held_out` share of the latents, length and spill by editing up to `measured` of
     those one deviation either way. `measure` also gets a word on what it is for.
 
-    Raises UserError for a name `measure` does not know, when fewer than 50 latents could be scored, and
-    when a fit does not raise its score by more than chance.
+    A name whose fit does not raise its score by more than chance is told and left out. Raises UserError for a
+    name `measure` does not know, when fewer than 50 latents could be scored, and when no direction is left.
     """
     scores = measure(latents, "scoring samples")
     wanted = dict.fromkeys([*names, *(other for name in names for other in (against or {}).get(name, ()))])
@@ -138,7 +145,11 @@ def fit_directions(
         slope = _without(fits[name], [fits[other] for other in others])
         step = slope / slope.square().sum() @ colour  # predicted: one normal rank
         some = latents[: min(tests, measured)]
-        step, change = sized(measure, some, step, name, deviation[name])
+        try:
+            step, change = sized(measure, some, step, name, deviation[name])
+        except NoDirectionError as error:
+            say(str(error))
+            continue
         position, held = white[:tests] @ slope, scores[name][:tests]
         directions[name] = step
         facts[name] = DirectionFacts(
@@ -150,7 +161,7 @@ def fit_directions(
             spill={key: change[key] / max(deviation[key], 1e-12) for key in scores if key != name},
             samples=len(latents),
         )
-    return directions, facts
+    return some_of(directions), facts
 
 
 def save_directions(
@@ -183,6 +194,13 @@ def load_directions(
     return directions, facts
 
 
+def some_of(directions: Found) -> Found:
+    """The directions; raises UserError when there are none."""
+    if not directions:
+        raise UserError("none of these attributes can be changed in this prior; choose other names")
+    return directions
+
+
 def sized(
     measure: Measure,
     latents: Float[Tensor, "samples w_dim"],
@@ -192,7 +210,7 @@ def sized(
 ) -> tuple[Float[Tensor, " w_dim"], dict[str, float]]:
     """`step` made so long that it changes the score `name` by `deviation`, and what it then changes.
 
-    Raises UserError when moving along the step does not raise that score by more than chance.
+    Raises NoDirectionError when moving along the step does not raise that score by more than chance.
     """
     for _ in range(REFINEMENTS):
         step = step * (deviation / changes(measure, latents, step, name)[name])
@@ -202,14 +220,16 @@ def sized(
 def changes(
     measure: Measure, latents: Float[Tensor, "samples w_dim"], step: Float[Tensor, " w_dim"], name: str
 ) -> dict[str, float]:
-    """Mean change of every score per step, from one step either way. Raises UserError when that of
+    """Mean change of every score per step, from one step either way. Raises NoDirectionError when that of
     `name`, if it is a score, is not above chance."""
     up, down = (measure(latents + sign * step, f"measuring {name}") for sign in (1, -1))
     half = {key: (up[key] - down[key]) / 2 for key in up}
     if name in half:
         own = half[name][half[name].isfinite()]
         if len(own) < 2 or not own.mean() > 3 * own.std() / len(own) ** 0.5:
-            raise UserError(f"the prior has no direction for '{name}': editing along it does not raise it")
+            raise NoDirectionError(
+                f"the prior has no direction for '{name}': editing along it does not raise it"
+            )
     return {key: float(values.nanmean()) for key, values in half.items()}
 
 
