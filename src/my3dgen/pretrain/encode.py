@@ -33,6 +33,9 @@ from my3dgen.prior.store import CONFIG, ENCODER, Prior, write_sums
 from my3dgen.progress import say
 from my3dgen.tensor_file import write_tensors
 
+ROUNDING = 1e-3
+"""Decibels by which the same encoder may measure otherwise another time."""
+
 
 @dataclass(frozen=True)
 class EncodeConfig:
@@ -91,7 +94,7 @@ class Outcome:
     @property
     def better(self) -> bool:
         """Whether the new encoder is worth keeping."""
-        return self.after > self.before
+        return self.after > self.before + ROUNDING
 
 
 def new_encoder(prior: Prior, unit: Unit, seed: int) -> Encoder:
