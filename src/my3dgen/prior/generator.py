@@ -161,11 +161,11 @@ class Generator(nn.Module):
         sampling: Sampling | None = None,
         resolution: int | None = None,
         rng: torch.Generator | None = None,
-        fused: bool = True,
+        fused: bool = False,
     ) -> Volume:
         """The first half of `render`: what the rays meet.
 
-        On CUDA fused kernels do it where they can; without `fused` never.
+        With `fused`, kernels of our own do it where they can, on CUDA; their times are not known yet.
         """
         batch = len(cameras)
         if len(planes) not in (1, batch):
