@@ -67,7 +67,7 @@ class Captured:
         sampling: Sampling | None = None,
         resolution: int | None = None,
         half: bool = False,
-        fused: bool = False,
+        fused: bool = True,
         capture: bool = True,
     ) -> None:
         if noise == "random":

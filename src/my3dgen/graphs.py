@@ -5,8 +5,10 @@ must not make tensors from host values (`torch.tensor`, `.item()`, indexing by a
 CPU; optimisers step outside.
 """
 
+import contextlib
+import gc
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import fields, replace
 from typing import Any, Generic, TypeVar
 
@@ -86,13 +88,26 @@ class CapturedStep(Generic[Batch]):
         torch.cuda.current_stream().wait_stream(side)
         self._clear()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=self.pool):
+        with _nothing_freed(), torch.cuda.graph(self.graph, pool=self.pool):
             self.outputs = self.step(inputs)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def _clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
+
+
+@contextlib.contextmanager
+def _nothing_freed() -> Iterator[None]:
+    """No collection of garbage: a graph freed while another is recorded ends the recording with an error."""
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class CapturedKinds(Generic[Kind, Batch]):

@@ -4,9 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from my3dgen.camera_refine import rotations
+from my3dgen.cameras import join_label, split_label
 from my3dgen.evaluate.methods import Found, Method, personalised, prior_alone, times, tuned_in_full
 from my3dgen.evaluate.metrics import Judge
 from my3dgen.evaluate.protocol import held_out, novel_views, select
+from my3dgen.evaluate.true_views import Moment
 from my3dgen.invert import FEW, QUALITIES
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
@@ -50,10 +53,22 @@ def test_unseen_views_come_from_the_source_alone(perfect, photos, truth, tiny_pr
             -1, 1
         )
     views = type(photos)(images, photos.cameras, photos.masks, photos.names)
-    made = novel_views(method, [(views, 2)] * FEW, JUDGE)
-    assert asked == [(("0.c.png", "1.c.png", "2.c.png"), False), (("0.c.png",), False)]
+    # the true cameras are known in a world of their own; what counts is how they lie to one another
+    moment = Moment(views, (-2, -1, 0, 1, 2, 3), elsewhere(truth.cameras), torch.zeros(6, 64, 64))
+    made = novel_views(method, [moment] * FEW, JUDGE)
+    assert asked == [(("0.c.png", "1.c.png", "2.c.png"), True), (("0.c.png",), True)]
     assert len(made) == FEW
+    torch.testing.assert_close(made[0].cameras, truth.cameras, atol=1e-5, rtol=0)
     assert min(score.psnr for one in made for score in one.scores) > 90
+
+
+def elsewhere(cameras):
+    """The same cameras in a world that is turned and moved."""
+    pose, lens = split_label(cameras)
+    world = torch.eye(4)
+    world[:3, :3] = rotations(torch.tensor([[0.3, -0.2, 0.5]]))[0]
+    world[:3, 3] = torch.tensor([1.0, -2.0, 0.5])
+    return join_label(world @ pose, lens)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from my3dgen.evaluate.making import (
     read_anchors,
     read_generator,
     read_split,
-    render_truth,
     to_album,
 )
 from my3dgen.evaluate.methods import Method, personalised, prior_alone, tuned_in_full
@@ -35,18 +34,17 @@ from my3dgen.evaluate.notes import notes_on
 from my3dgen.evaluate.protocol import Reproduction, held_out, novel_views, select
 from my3dgen.evaluate.report import write_page
 from my3dgen.evaluate.stages import Stages, fingerprint, write_json
+from my3dgen.evaluate.true_views import PARTS, Moment, make_moments, read_moments
 from my3dgen.faces.album import Album, read_album
 from my3dgen.invert import QUALITIES as INVERSIONS
 from my3dgen.invert import Quality
 from my3dgen.person import Person
 from my3dgen.prior.store import Prior, load_prior, read_sums
-from my3dgen.synthetic.album import read_truth
+from my3dgen.synthetic.album import Truth, read_truth
 
 BUNDLED = Path(my3dgen.__file__).parent / "weights" / "demo"
 YAWS = (-40, -20, 0, 20, 40)
-"""Degrees of the unseen views."""
-SOURCE = 2
-"""Place of the view that is inverted."""
+"""Degrees of the views, of which the one at 0 is inverted and the others are unseen."""
 MOMENTS = 3
 """How many held-out photos are seen from all these yaws: one expression alone says little."""
 
@@ -85,14 +83,10 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     learn, test = select(album, split.learn), select(album, split.held_out)
 
     moments = [faces["files"][name] for name in nearest_to_front(test, MOMENTS)]
-    shot = stages.run(
-        "true views",
-        [moments, YAWS],
-        lambda: render_truth(truth, moments, YAWS, out / "views", prior),
-        ("faces",),
-    )
-    turned = read_album(out / "views" / "album")
-    views = [select(turned, names) for names in shot["views"].values()]
+    sides = out / "views.safetensors"
+    asked = [moments, YAWS, PARTS]
+    shot = stages.run("true views", asked, lambda: all_views(truth, moments, prior, sides), ("faces",))
+    views = read_moments(shot, sides)
 
     kept, inverting = out / "anchors.safetensors", INVERSIONS[quality]
     stages.run("anchors", quality, lambda: find_anchors(prior, learn, inverting, kept), ("faces",))
@@ -113,7 +107,7 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     pictures = stages.run(
         "pictures",
         [quality, list(scores), sorted(prior.directions)],
-        lambda: draw_all(prior, person, learn, test, views[0], YAWS, list(scores), quality, out),
+        lambda: draw_all(prior, person, learn, test, views[0].album, YAWS, list(scores), quality, out),
         ("personalize", "true views"),
     )
     report = assemble(config, prior, person, faces, split, scores, pictures, stages, file)
@@ -131,8 +125,16 @@ def fingerprint_of(album: Path) -> str:
     return fingerprint([[path.name, path.stat().st_size] for path in photos] + told)
 
 
+def all_views(truth: Truth, photos: Sequence[str], prior: Prior, path: Path) -> dict[str, Any]:
+    """`make_moments` of all these photos. Raises UserError if a view is not usable."""
+    made = make_moments(truth, photos, YAWS, len(photos), prior, path)
+    if made["dropped"]:
+        raise UserError(f"the true view {made['dropped'][0]} is not usable")
+    return made
+
+
 def examine(
-    method: Method, test: Album, views: Sequence[Album], out: Path, stages: Stages, quality: Quality
+    method: Method, test: Album, views: Sequence[Moment], out: Path, stages: Stages, quality: Quality
 ) -> dict[str, Any]:
     """Both questions of `my3dgen.evaluate.protocol`, put to one method: figures by part."""
     judge = load_judge()
@@ -145,11 +147,11 @@ def examine(
         return mean_score(made.scores).as_dict() | {"by_photo": by_photo}
 
     def on_views() -> dict[str, Any]:
-        made = novel_views(method, [(moment, SOURCE) for moment in views], judge)
+        made = novel_views(method, views, judge)
         for moment, pictures in zip(views, made, strict=True):
-            keep_pictures(pictures, moment, out / "compared" / "views" / method.name)
+            keep_pictures(pictures, moment.album, out / "compared" / "views" / method.name)
         by_yaw = [mean_score(scores) for scores in zip(*(one.scores for one in made), strict=True)]
-        unseen = [score for place, score in enumerate(by_yaw) if place != SOURCE]
+        unseen = [score for place, score in enumerate(by_yaw) if place != views[0].source]
         return mean_score(unseen).as_dict() | {"by_yaw": [score.as_dict() for score in by_yaw]}
 
     return {
@@ -200,8 +202,8 @@ def assemble(
         "methods": dict(scores),
         "views": {
             "yaw_degrees": list(YAWS),
-            "source_yaw_degrees": YAWS[SOURCE],
-            "photos": list(stages.stamps["true views"]["answer"]["views"]),
+            "source_yaw_degrees": 0,
+            "photos": [moment["photo"] for moment in stages.stamps["true views"]["answer"]["moments"]],
         },
         "perceptual_network": PERCEPTUAL_NETWORK,
         "identity_network": IDENTITY_NETWORK,

@@ -1,26 +1,21 @@
 """What the demo's stages do to get from photos to a person: each leaves files and returns JSON values."""
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from my3dgen.anchors import Anchors
 from my3dgen.apps.album import album_of
-from my3dgen.apps.sheet import save_image
 from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.evaluate.protocol import photograph
 from my3dgen.faces.album import Album
 from my3dgen.invert import InvertConfig, Quality, invert
 from my3dgen.personalize import FULL_RATE, finetune, personalize
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior, build_generator
-from my3dgen.progress import track
-from my3dgen.synthetic.album import Truth
 from my3dgen.targets import world_of
 from my3dgen.tensor_file import read_tensors, write_tensors
 
@@ -119,25 +114,3 @@ def nearest_to_front(album: Album, count: int = 1) -> list[str]:
     """The pictures whose cameras are nearest to the front: the unseen views are of these moments."""
     yaw, pitch = angles_from_camera(album.cameras)
     return [album.names[i] for i in (yaw.square() + pitch.square()).argsort()[:count].tolist()]
-
-
-def render_truth(
-    truth: Truth, photos: Sequence[str], yaws: Sequence[int], folder: Path, prior: Prior
-) -> dict[str, Any]:
-    """The person as in these photos, seen from every yaw (degrees), made an album as any photos are.
-
-    Returns the views' names, a list for each photo. Raises UserError if a view is not usable.
-    """
-    shutil.rmtree(folder, ignore_errors=True)  # views of other moments are none of this album
-    size, taken = max(256, prior.config.img_resolution), {}  # faces are found in no smaller photos
-    for photo in track(photos, "true views"):
-        for place, image in enumerate(photograph(truth, photo, yaws, size)):
-            # names sort as the yaws do, so that the order survives on disk
-            name = f"{Path(photo).stem}_{place}_yaw{yaws[place]:+03d}.png"
-            save_image(image, folder / "photos" / name)
-            taken.setdefault(photo, []).append(name)
-    made = to_album(folder / "photos", folder / "album", prior)
-    if made["dropped"]:
-        left_out = made["dropped"][0]
-        raise UserError(f"the true view {left_out['file']} is not usable ({left_out['reason']})")
-    return {"views": {photo: [made["names"][name] for name in names] for photo, names in taken.items()}}

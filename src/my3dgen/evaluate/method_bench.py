@@ -41,6 +41,7 @@ from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
 from my3dgen.evaluate.metrics import Score, load_judge, mean_score
 from my3dgen.evaluate.protocol import Seen, held_out, novel_views, select
 from my3dgen.evaluate.stages import Stages
+from my3dgen.evaluate.true_views import PARTS
 from my3dgen.faces.album import Album
 from my3dgen.prior.store import ENCODER, Prior, read_sums
 from my3dgen.targets import targets_of
@@ -79,7 +80,7 @@ class Bench:
         photos = stages.run("photos", question, lambda: make_photos(seed, asked, self.prior, folder))
         views = stages.run(
             "views",
-            [asked.yaws, asked.moments],
+            [asked.yaws, asked.moments, PARTS],
             lambda: make_views(photos, asked, self.prior, folder),
             ("photos",),
         )
@@ -174,7 +175,7 @@ class Bench:
         figures: dict[str, Any] = {
             "seconds_photo": round((time.perf_counter() - started) / len(case.test), 2),
         }
-        seen = novel_views(method, [(moment.album, moment.source) for moment in case.moments], judge)
+        seen = novel_views(method, case.moments, judge)
         figures |= prefixed("heldout", mean_score(photos.scores).as_dict())
         figures |= view_figures(case, seen) | shape_figures(self.prior, case, seen)
         pictures = {"photos": photos.images[:SHOWN], "views": seen[0].images}
@@ -270,7 +271,9 @@ def shape_figures(prior: Prior, case: Case, seen: Sequence[Seen]) -> dict[str, f
     for moment, one in zip(case.moments, seen, strict=True):
         device = one.opacity.device
         masks = targets_of(moment.album, prior.config, device).masks
-        error, missed = depth_error(one.depth, one.opacity, moment.depth.to(device), masks)
+        # the scene in the scale of the latent's world (`seen_from`)
+        truth = (moment.depth * (moment.exact[:, 16] / one.cameras[:, 16].cpu())[:, None, None]).to(device)
+        error, missed = depth_error(one.depth, one.opacity, truth, masks)
         columns.append((floaters(one.opacity, masks), error, missed))
     names = ("floaters", "depth_error", "depth_missed")
     values = (torch.cat(column) for column in zip(*columns, strict=True))

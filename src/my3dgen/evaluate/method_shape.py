@@ -1,8 +1,7 @@
 """Is the shape right? Floaters around the head, and the error of its depth, against the true head.
 
-Depth is compared ray by ray from the crop's camera, in the scale of its label (`method_people`). A crop does
-not tell how far away its head is, so one shift a view, the median difference, is taken out; the scale is not
-fitted, for a flat head shall not pass.
+Depth is compared ray by ray from the view's camera. A crop does not tell how far away its head is, so one
+shift a view, the median difference, is taken out; the scale is not fitted, for a flat head shall not pass.
 """
 
 import torch

@@ -2,37 +2,26 @@
 
 1. Held-out photos: invert a photo the method has not seen, render it by its own camera, compare.
 2. Novel views: invert a frontal view, render the others, compare with the truth seen from there. Only a
-   synthetic person has that truth: same head, same expression, same light.
-
-The true views are cropped, and their cameras found, as those of any photo. Cameras of the scene would do
-wrong to methods that know a person only from crops: these place a head by its face, a few hundredths of
-its width away from where the scene has it.
+   synthetic person has that truth: same head, same expression, same light (`my3dgen.evaluate.true_views`).
 
 How each method inverts is told in `my3dgen.evaluate.methods`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
-from my3dgen.cameras import FOCAL, camera_from_angles
 from my3dgen.evaluate.methods import Found, Method
 from my3dgen.evaluate.metrics import Images, Judge, Score
+from my3dgen.evaluate.true_views import Moment, seen_from
 from my3dgen.faces.album import Album
 from my3dgen.invert import FEW
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
-from my3dgen.synthetic.album import Truth
-from my3dgen.synthetic.render import render_views
-from my3dgen.synthetic.scene import Scenes, build_scenes
 from my3dgen.targets import targets_of
-
-WIDER = 1.5  # sides of the crop that a true view shows
 
 
 @dataclass(frozen=True)
@@ -47,6 +36,8 @@ class Reproduction:
 class Seen(Reproduction):
     """One latent from several sides, with its shape."""
 
+    cameras: Float[Tensor, "batch 25"]
+    """Of the views, in the world of the latent."""
     depth: Float[Tensor, "batch r r"]
     """Distances along the rays, world units."""
     opacity: Float[Tensor, "batch r r"]
@@ -108,58 +99,41 @@ def held_out(method: Method, album: Album, judge: Judge) -> Reproduction:
     return Reproduction(images, judge.score(images, wanted.images, wanted.masks, found.cameras.to(device)))
 
 
-def novel_views(method: Method, moments: Sequence[tuple[Album, int]], judge: Judge) -> list[Seen]:
-    """Question 2, for moments that are views and the place of their source: invert the source, render all
-    views. Means should leave the source out.
+def novel_views(method: Method, moments: Sequence[Moment], judge: Judge) -> list[Seen]:
+    """Question 2: invert the moments' sources, render all their views. Means should leave the source out.
 
     A few sources are inverted at once, which is faster, and so few that none learns from the others.
     """
     seen = []
     for first in range(0, len(moments), FEW - 1):
         some = moments[first : first + FEW - 1]
-        # a correction of a source's camera would turn the head against the truth in all other views
-        found = method.invert(joined([select(views, [views.names[at]]) for views, at in some]), False)
-        for place, (views, _) in enumerate(some):
+        sources = [select(moment.album, [moment.album.names[moment.source]]) for moment in some]
+        found = method.invert(joined(sources), True)
+        for place, moment in enumerate(some):
             generator = method.generator if found.generators is None else found.generators[place]
-            seen.append(_seen(method, generator, found.ws[place : place + 1], views, judge))
+            cameras = seen_from(found.cameras[place], moment.exact, moment.source)
+            seen.append(_seen(method, generator, found.ws[place : place + 1], cameras, moment.album, judge))
     return seen
 
 
 @torch.no_grad()
 def _seen(
-    method: Method, generator: Generator, ws: Float[Tensor, "1 num_ws w_dim"], views: Album, judge: Judge
+    method: Method,
+    generator: Generator,
+    ws: Float[Tensor, "1 num_ws w_dim"],
+    cameras: Float[Tensor, "batch 25"],
+    views: Album,
+    judge: Judge,
 ) -> Seen:
     device = method.generator.w_avg.device
-    wanted, ws = targets_of(views, method.generator.config, device), ws.to(device)
+    wanted, ws, cameras = (
+        targets_of(views, method.generator.config, device),
+        ws.to(device),
+        cameras.to(device),
+    )
     planes = generator.planes(ws, method.adapter)
-    made = [generator.render(planes, camera, ws, method.adapter) for camera in wanted.cameras.split(1)]
+    made = [generator.render(planes, camera, ws, method.adapter) for camera in cameras.split(1)]
     images = torch.cat([one.image for one in made]).clamp(-1, 1)
     depth, opacity = (torch.cat([getattr(one, name)[:, 0] for one in made]) for name in ("depth", "opacity"))
-    scores = judge.score(images, wanted.images, wanted.masks, wanted.cameras)
-    return Seen(images, scores, depth, opacity)
-
-
-def photograph(
-    truth: Truth, photo: str, yaws: Sequence[int], size: int, device: torch.device | str = "cpu"
-) -> list[Image.Image]:
-    """The person of a synthetic album in a photo's expression and light, from every yaw (degrees).
-
-    The pictures show more than a crop of `size` pixels needs, at its scale.
-    """
-    scenes = scene_of(truth, photo, device)
-    views = [render_views(scenes, camera[None, None], round(size * WIDER)) for camera in wide_cameras(yaws)]
-    return [Image.fromarray(view.rgb[0, 0].permute(1, 2, 0).cpu().numpy()) for view in views]
-
-
-def scene_of(truth: Truth, photo: str, device: torch.device | str = "cpu") -> Scenes:
-    """The person as in a photo. Raises KeyError for a photo that is not there."""
-    shown = tuple(entry for entry in truth.photos if entry.name == photo)
-    if not shown:
-        raise KeyError(photo)
-    return build_scenes(truth.factors(shown).to(device), device)
-
-
-def wide_cameras(yaws: Sequence[int]) -> Float[Tensor, "views 25"]:
-    """Cameras at yaws in degrees that see `WIDER` than a crop."""
-    angles = torch.tensor([math.radians(yaw) for yaw in yaws])
-    return camera_from_angles(angles, 0.0, focal=FOCAL / WIDER)
+    scores = judge.score(images, wanted.images, wanted.masks, cameras)
+    return Seen(images, scores, cameras, depth, opacity)
