@@ -42,18 +42,41 @@ def _agree(fused: Callable[..., Tensor], readable: Callable[..., Tensor], inputs
 
 
 @pytest.mark.parametrize("clamp", [None, 0.8])
+@pytest.mark.parametrize("noises", [0, 1, 2])
 @pytest.mark.parametrize(("norms", "biases"), [((2, 5), (5,)), ((1, 5), (2, 5))])
-def test_finish(clamp: float | None, norms: tuple[int, ...], biases: tuple[int, ...]) -> None:
+def test_finish(clamp: float | None, noises: int, norms: tuple[int, ...], biases: tuple[int, ...]) -> None:
     from my3dgen.ops.finish_triton import finish_fused
 
-    def readable(features: Tensor, norm: Tensor, bias: Tensor) -> Tensor:
-        return bias_act(features * norm[:, :, None, None], bias, activation="lrelu", clamp=clamp)
+    def fused(features: Tensor, norm: Tensor, bias: Tensor, noise: Tensor | None = None) -> Tensor:
+        return finish_fused(features, norm, bias, noise, clamp)
 
-    _agree(
-        lambda *inputs: finish_fused(*inputs, clamp),
-        readable,
-        [_drawn(2, 5, 9, 7), _drawn(*norms, seed=1), _drawn(*biases, seed=2)],
-    )
+    def readable(features: Tensor, norm: Tensor, bias: Tensor, noise: Tensor | None = None) -> Tensor:
+        y = features * norm[:, :, None, None] + (0 if noise is None else noise)
+        return bias_act(y, bias, activation="lrelu", clamp=clamp)
+
+    inputs = [_drawn(2, 5, 9, 7), _drawn(*norms, seed=1), _drawn(*biases, seed=2)]
+    _agree(fused, readable, inputs + ([_drawn(noises, 1, 9, 7, seed=3)] if noises else []))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("up", [False, True])
+def test_a_layer_with_an_adapter_for_each_image(up: bool, dtype: torch.dtype) -> None:
+    """In bfloat16 both sides round features to 8 bits in other places."""
+    from my3dgen.ops.low_rank import LowRank
+    from my3dgen.ops.modulated_conv import modulated_layer
+
+    x, weight, styles, bias = _drawn(3, 20, 9, 9), _drawn(24, 20, 3, 3, seed=1), _drawn(3, 20, seed=2), 0.5
+    biases = torch.full((24,), bias, device=DEVICE)
+    change = LowRank(_drawn(3, 3, 180, seed=3), _drawn(3, 24, 3, seed=4), 0.7)
+    noise = _drawn(1, 1, 18 if up else 9, 18 if up else 9, seed=5)
+    with torch.no_grad():
+        given = (weight, styles, biases)
+        fused = modulated_layer(x.to(dtype), *given, noise=noise, upsample=up, change=change, clamp=9.0)
+        on_cpu = [t.detach().cpu().double() for t in (x, *given, noise, change.A, change.B)]
+        *given, noise, a, b = on_cpu
+        readable = modulated_layer(*given, noise=noise, upsample=up, change=LowRank(a, b, 0.7), clamp=9.0)
+    bound = 2e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(fused.double().cpu(), readable, atol=bound * 3, rtol=bound)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -196,3 +219,73 @@ def test_rays_that_want_a_gradient_go_the_readable_way() -> None:
     volume = generator.volume(planes, cameras, resolution=16)
     (gradient,) = torch.autograd.grad(volume.features.sum(), cameras)
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("clamp", [None, 0.8])
+@pytest.mark.parametrize("biases", [(), (2,)])
+@pytest.mark.parametrize("channels", [3, 5, 96])
+@pytest.mark.parametrize("image", [None, "same", "half"])
+def test_add_skip(image: str | None, channels: int, biases: tuple[int, ...], clamp: float | None) -> None:
+    from my3dgen.ops.skip_triton import add_skip_fused
+
+    taps = lowpass_filter().to(DEVICE)
+
+    def readable(contribution: Tensor, bias: Tensor, *images: Tensor) -> Tensor:
+        added = bias_act(contribution, bias, activation="linear", clamp=clamp)
+        if image == "half":
+            return upfirdn(images[0], taps, up=2, padding=(2, 1, 2, 1), gain=4.0) + added
+        return images[0] + added if images else added
+
+    def fused(contribution: Tensor, bias: Tensor, *images: Tensor) -> Tensor:
+        return add_skip_fused(images[0] if images else None, contribution, bias, clamp, up=image == "half")
+
+    inputs = [_drawn(2, channels, 10, 70), _drawn(*biases, channels, seed=1)]
+    if image is not None:
+        size = (5, 35) if image == "half" else (10, 70)
+        inputs.append(_drawn(2, channels, *size, seed=2))
+    _agree(fused, readable, inputs)
+
+
+@pytest.mark.parametrize("clamp", [None, 0.8])
+def test_add_skip_to_bfloat16(clamp: float | None) -> None:
+    """The product and its gradient are rounded to 8 bits, nothing else is."""
+    from my3dgen.ops.skip_triton import add_skip_fused
+
+    image, bias = _drawn(2, 96, 8, 8), _drawn(96, seed=1)
+    contribution = _drawn(2, 96, 16, 16, seed=2).detach().bfloat16().requires_grad_()
+    exact = contribution.detach().float().requires_grad_()
+    one = add_skip_fused(image, contribution, bias, clamp, up=True)
+    other = add_skip_fused(image, exact, bias, clamp, up=True)
+    assert torch.equal(one, other)
+    probe = _drawn(*one.shape, seed=3).detach()
+    found = torch.autograd.grad((one * probe).sum(), (contribution, image, bias))
+    expected = torch.autograd.grad((other * probe).sum(), (exact, image, bias))
+    assert torch.equal(found[0], expected[0].bfloat16())
+    for a, b in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_add_skip_in_a_graph() -> None:
+    """What is recorded once runs again on other numbers."""
+    from my3dgen.ops.skip import add_skip
+
+    inputs = [_drawn(2, 3, 4, 4), _drawn(2, 3, 8, 8, seed=1), _drawn(3, seed=2)]
+
+    def step() -> list[Tensor]:
+        out = add_skip(*inputs, 0.8, up=True)
+        return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = step()
+    with torch.no_grad():
+        for x in inputs:
+            x.mul_(0.5)
+    graph.replay()
+    for one, other in zip(recorded, step(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)

@@ -1,11 +1,12 @@
-"""Around a modulated convolution, one kernel each: the styles; norm, bias, leaky ReLU, gain, clamp (CUDA).
+"""Around a modulated convolution, one kernel each: the styles; norm, noise, bias, leaky ReLU, gain, clamp
+(CUDA, Triton).
 
-Twin of `y * norms` followed by `my3dgen.ops.bias_act.bias_act`. One pass over the features forward, one
-backward, which also sums the gradients of norms and bias.
+Twin of `y * norms + noise` followed by `my3dgen.ops.bias_act.bias_act`. One pass over the features forward,
+one backward, which also sums the gradients of norms, noise and bias.
 """
 
 import math
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import torch
 import triton
@@ -14,19 +15,31 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-PIXELS = 32
-"""Pixels a program handles at once."""
+ELEMENTS = 4096
+"""Numbers a program handles at once, in registers."""
 ROUNDS = 8
-"""Times it does so, to share the cost of its sums."""
+"""Times it does so backward, to share the cost of its sums."""
 GAIN = tl.constexpr(math.sqrt(2))
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
+def from_few(few, factors, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr):
+    """`pixel channel`: an image's few channels times its factors; 0 without any."""
+    total = tl.zeros((pixel.shape[0], channel.shape[0]), tl.float32)
+    for i in tl.static_range(INNER):
+        one = tl.load(few + pixel * INNER + i, mask=inside, other=0.0)
+        factor = tl.load(factors + channel * INNER + i, mask=channel < CHANNELS, other=0.0)
+        total += one[:, None] * factor[None]
+    return total
+
+
+@triton.jit
+@no_type_check  # the compiler reads the function itself
 def _forward(
-    features, norms, biases, out, pixels, clamp,
+    features, norms, biases, noise, few, factors, out, pixels, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, CLAMPED: tl.constexpr,
-    ACTIVATE: tl.constexpr,
+    ACTIVATE: tl.constexpr, NOISY: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
@@ -36,7 +49,15 @@ def _forward(
     place = (image * pixels + pixel)[:, None] * CHANNELS + channel[None]
     norm = tl.load(norms + image * CHANNELS + channel, mask=real, other=0.0)
     bias = tl.load(biases + image * CHANNELS + channel, mask=real, other=0.0)
-    x = tl.load(features + place, mask=mask, other=0.0).to(tl.float32) * norm[None] + bias[None]
+    x = tl.load(features + place, mask=mask, other=0.0).to(tl.float32)
+    if INNER:
+        few += image * pixels * INNER
+        x += from_few(
+            few, factors + image * CHANNELS * INNER, pixel, pixel < pixels, channel, CHANNELS, INNER
+        )
+    x = x * norm[None] + bias[None]
+    if NOISY:
+        x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
     if ACTIVATE:
         x = tl.where(x >= 0, x, x * 0.2) * GAIN
     if CLAMPED:
@@ -47,9 +68,10 @@ def _forward(
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _backward(
-    gradient, features, norms, biases, by_features, by_norms, by_biases, pixels, clamp,
+    gradient, features, norms, biases, noise, by_features, by_norms, by_biases, by_noise,
+    pixels, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, ROUNDS: tl.constexpr,
-    CLAMPED: tl.constexpr, ACTIVATE: tl.constexpr,
+    CLAMPED: tl.constexpr, ACTIVATE: tl.constexpr, NOISY: tl.constexpr, TO_NOISE: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, BLOCK)
@@ -65,6 +87,8 @@ def _backward(
         y = tl.load(features + place, mask=mask, other=0.0).to(tl.float32)
         incoming = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
         x = y * norm[None] + bias[None]
+        if NOISY:
+            x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
         slope = tl.where(x >= 0, 1.0, 0.2) * GAIN if ACTIVATE else tl.full(x.shape, 1.0, tl.float32)
         if CLAMPED:
             slope = tl.where((x * slope > clamp) | (x * slope < -clamp), 0.0, slope)
@@ -72,62 +96,124 @@ def _backward(
         tl.store(by_features + place, (through * norm[None]).to(by_features.dtype.element_ty), mask=mask)
         norm_sum += tl.sum(through * y, 0)
         bias_sum += tl.sum(through, 0)
+        if TO_NOISE:
+            tl.store(by_noise + image * pixels + pixel, tl.sum(through, 1), mask=pixel < pixels)
     tl.atomic_add(by_norms + image * CHANNELS + channel, norm_sum, mask=real, sem="relaxed")
     tl.atomic_add(by_biases + image * CHANNELS + channel, bias_sum, mask=real, sem="relaxed")
+
+
+class Few(NamedTuple):
+    """The second half of a low-rank change with factors per image: added to the features it belongs to."""
+
+    channels: Float[Tensor, "batch inner height width"]
+    """In float32, channels-last."""
+    factors: Float[Tensor, "batch channels inner"]
+    """In float32."""
+
+
+class _Options(NamedTuple):
+    """What is no tensor."""
+
+    clamp: float | None
+    activate: bool
+
+    def flags(self, noise: Tensor | None) -> dict[str, bool]:
+        """What the kernels are compiled for."""
+        return {
+            "CLAMPED": self.clamp is not None,
+            "ACTIVATE": self.activate,
+            "NOISY": noise is not None,
+        }
 
 
 class _Finish(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, features: Tensor, norms: Tensor, biases: Tensor, clamp: float | None, activate: bool
+        ctx, features: Tensor, norms: Tensor, biases: Tensor, noise: Tensor | None, options: _Options
     ) -> Tensor:
         features = features.contiguous(memory_format=torch.channels_last)
-        images, channels, height, width = features.shape
-        out = torch.empty_like(features)
-        ctx.save_for_backward(features, norms, biases)
-        ctx.clamp, ctx.activate = clamp, activate
-        grid = (triton.cdiv(height * width, PIXELS), images)
-        _forward[grid](
-            features, norms, biases, out, height * width, clamp or 0.0,
-            channels, triton.next_power_of_2(channels), PIXELS, clamp is not None, activate,
-        )  # fmt: skip
-        return out
+        ctx.save_for_backward(features, norms, biases, noise)
+        ctx.options = options
+        return _run(features, norms, biases, noise, None, options)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        features, norms, biases = ctx.saved_tensors
+        features, norms, biases, noise = ctx.saved_tensors
+        options, to_noise = ctx.options, ctx.needs_input_grad[3]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = features.shape
         by_features = torch.empty_like(features)
         by_norms, by_biases = torch.zeros_like(norms), torch.zeros_like(biases)
-        grid = (triton.cdiv(height * width, PIXELS * ROUNDS), images)
-        _backward[grid](
-            gradient, features, norms, biases, by_features, by_norms, by_biases,
-            height * width, ctx.clamp or 0.0,
-            channels, triton.next_power_of_2(channels), PIXELS, ROUNDS, ctx.clamp is not None, ctx.activate,
+        by_noise = norms.new_empty(images, 1, height, width) if to_noise else None
+        block = triton.next_power_of_2(channels)
+        pixels = max(1, ELEMENTS // block)
+        _backward[(triton.cdiv(height * width, pixels * ROUNDS), images)](
+            gradient, features, norms, biases, tensor_or(noise, norms), by_features, by_norms, by_biases,
+            tensor_or(by_noise, norms), height * width, stride_of(noise), options.clamp or 0.0,
+            CHANNELS=channels, BLOCK=block, PIXELS=pixels, ROUNDS=ROUNDS, TO_NOISE=to_noise,
+            **options.flags(noise),
         )  # fmt: skip
-        return by_features, by_norms, by_biases, None, None
+        if by_noise is not None and noise is not None and len(noise) == 1:
+            by_noise = by_noise.sum(0, keepdim=True)
+        return by_features, by_norms, by_biases, by_noise, None
+
+
+def _run(
+    features: Tensor, norms: Tensor, biases: Tensor, noise: Tensor | None, few: Few | None, options: _Options
+) -> Tensor:
+    """Forward, of features in channels-last."""
+    images, channels, height, width = features.shape
+    out = torch.empty_like(features)
+    block = triton.next_power_of_2(channels)
+    pixels = max(1, ELEMENTS // block)
+    few_channels, factors, inner = arguments_of(few, norms)
+    _forward[(triton.cdiv(height * width, pixels), images)](
+        features, norms, biases, tensor_or(noise, norms), few_channels, factors, out,
+        height * width, stride_of(noise), options.clamp or 0.0,
+        CHANNELS=channels, BLOCK=block, PIXELS=pixels, INNER=inner, **options.flags(noise),
+    )  # fmt: skip
+    return out
+
+
+def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Pointers and the number of few channels; `other` and 0 without any."""
+    if few is None:
+        return other, other, 0
+    channels = few.channels.contiguous(memory_format=torch.channels_last)
+    return channels, few.factors.contiguous(), few.factors.shape[-1]
+
+
+def tensor_or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """A pointer is needed even where nothing is read."""
+    return other if tensor is None else tensor
+
+
+def stride_of(noise: Tensor | None) -> int:
+    """From one image's noise to the next one's; 0 if they share it."""
+    return 0 if noise is None or len(noise) == 1 else noise[0].numel()
 
 
 def finish_fused(
     features: Float[Tensor, "batch channels height width"],
     norms: Float[Tensor, "norms_batch channels"],
     bias: Float[Tensor, " channels"] | Float[Tensor, "batch channels"],
+    noise: Float[Tensor, "noise_batch 1 height width"] | None,
     clamp: float | None,
+    few: Few | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """sqrt(2) * leaky_relu(features * norms + bias), clamped, in the features' dtype.
+    """sqrt(2) * leaky_relu((features + few) * norms + noise + bias), clamped, in the features' dtype.
 
-    Norms and bias are per image or shared. First derivatives only.
+    Norms, bias and noise are per image or shared. First derivatives only, and none with `few`.
     """
-    shape = features.shape[:2]
-    return _Finish.apply(
-        features,
-        norms.float().expand(shape).contiguous(),
-        bias.float().expand(shape).contiguous(),
-        clamp,
-        True,
-    )
+    shape, options = features.shape[:2], _Options(clamp, True)
+    norms, bias = (tensor.float().expand(shape).contiguous() for tensor in (norms, bias))
+    noise = None if noise is None else noise.float().contiguous()
+    if few is None:
+        return _Finish.apply(features, norms, bias, noise, options)
+    with torch.no_grad():
+        features = features.contiguous(memory_format=torch.channels_last)
+        return _run(features, norms, bias, noise, few, options)
 
 
 def scale_fused(
@@ -135,4 +221,4 @@ def scale_fused(
 ) -> Float[Tensor, "batch channels height width"]:
     """features * scales, in the features' dtype. First derivatives only."""
     scales = scales.float().expand(features.shape[:2]).contiguous()
-    return _Finish.apply(features, scales, torch.zeros_like(scales), None, False)
+    return _Finish.apply(features, scales, torch.zeros_like(scales), None, _Options(None, False))

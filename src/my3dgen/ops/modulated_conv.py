@@ -11,8 +11,9 @@ Scaling the input by s and the output by the norm d keeps one shared weight for 
 
 so a frozen W needs no weight gradient, and images with different changes share the batch. The
 norm uses the closed form of |(W + scale B A) s|^2, exact and without forming B A. Where forming the
-weight costs less than passing over the features, it is formed: for 1x1 kernels, and for one style without
-gradients on a CPU.
+weight costs less than passing over the features, it is formed: for 1x1 kernels, for one style without
+gradients on a CPU, and for one change on a GPU, where a convolution with few channels, or one's gradient by
+its weight, takes no longer with many.
 """
 
 import math
@@ -28,6 +29,8 @@ from my3dgen.ops.low_rank import LowRank
 
 GAIN = math.sqrt(2)
 """Of the leaky ReLU (EG3D spec 1.2)."""
+UP_GAIN = 4.0
+"""Of the filter after a transposed convolution with stride 2, which leaves three of four pixels empty."""
 
 
 def modulated_conv2d(
@@ -47,6 +50,7 @@ def modulated_conv2d(
     if weight.shape[-1] == 1 and not (demodulate or upsample):
         return _pointwise(x, _styled(weight, styles, change)[..., 0, 0])
     y = _styled_conv(x, weight, styles, upsample, change)
+    y = _low_pass(y) if upsample else y
     if demodulate:
         y = y * _demodulation(weight, styles, change)[:, :, None, None].to(y.dtype)
     return y
@@ -69,18 +73,49 @@ def modulated_layer(
     """
     if _forms(x, weight, styles, bias, noise, change):
         return _formed_layer(x, weight, styles, bias, noise, upsample, change, clamp)
+    if x.is_cuda and HAS_TRITON:
+        return _fused_layer(x, weight, styles, bias, noise, upsample, change, clamp)
     y = _styled_conv(x, weight, styles, upsample, change)
     norms = _demodulation(weight, styles, change)
-    if x.is_cuda and HAS_TRITON and noise is None:
-        from my3dgen.ops.finish_triton import finish_fused
-
-        return finish_fused(y, norms, bias, clamp)
+    y = _low_pass(y) if upsample else y
     # a leaky ReLU passes on a positive factor, so its gain can be part of what is applied anyway
     biases = (bias * GAIN).reshape(-1, len(weight), 1, 1).to(y.dtype)
     y = torch.addcmul(biases, y, (norms * GAIN)[:, :, None, None].to(y.dtype))
     if noise is not None:
         y = y.add_((noise * GAIN).to(y.dtype))
     return _activated(y, clamp)
+
+
+def _fused_layer(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    upsample: bool,
+    change: LowRank | None,
+    clamp: float | None,
+) -> Tensor:
+    """`modulated_layer` on a GPU: between convolutions everything is one kernel, two with derivatives."""
+    from my3dgen.ops.finish_triton import Few, finish_fused, scale_fused
+    from my3dgen.ops.fir_triton import low_pass_and_finish
+    from my3dgen.ops.low_rank_triton import conv_each_fused
+
+    if change is not None and not change.batched:
+        weight, change = weight + change.product().reshape(weight.shape), None
+    norms = _demodulation(weight, styles, change)
+    if torch.is_grad_enabled():
+        y = _styled_conv(x, weight, styles, upsample, change)
+        return finish_fused(_low_pass(y) if upsample else y, norms, bias, noise, clamp)
+    x, few = scale_fused(x, styles), None
+    if change is not None:
+        k = weight.shape[-1]
+        channels = conv_each_fused(x, change.A.unflatten(-1, (-1, k, k)), upsample)
+        few = Few(_low_pass(channels) if upsample else channels, change.B.float() * change.scale)
+    y = _conv(x, weight.to(x.dtype), upsample)
+    if upsample:
+        return low_pass_and_finish(y, UP_GAIN, norms, bias, noise, clamp, few)
+    return finish_fused(y, norms, bias, noise, clamp, few)
 
 
 def _activated(y: Tensor, clamp: float | None) -> Tensor:
@@ -123,7 +158,7 @@ def _formed_layer(
     formed = (formed * norms[:, None, None, None]).to(x.dtype)
     biases = (bias * GAIN).reshape(-1).to(x.dtype)
     if upsample:
-        y = low_pass(_conv(x, formed, upsample=True), (1, 1), gain=4.0) + biases[:, None, None]
+        y = _low_pass(_conv(x, formed, upsample=True)) + biases[:, None, None]
     else:
         y = F.conv2d(x, formed, biases, padding=weight.shape[-1] // 2)
     if noise is not None:
@@ -164,7 +199,7 @@ def _pixels(x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "bat
 
 
 def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, change: LowRank | None) -> Tensor:
-    """Convolution of the styled input with the changed weight, not demodulated."""
+    """Convolution of the styled input with the changed weight, neither demodulated nor filtered."""
     if x.is_cuda and HAS_TRITON:
         from my3dgen.ops.finish_triton import scale_fused
 
@@ -174,9 +209,12 @@ def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, chan
     y = _conv(x, weight.to(x.dtype), upsample)
     if change is not None:
         y = y + _low_rank_conv(x, change, weight.shape[-1], upsample)
-    if upsample:
-        y = low_pass(y, (1, 1), gain=4.0)
     return y
+
+
+def _low_pass(y: Float[Tensor, "batch channels height width"]) -> Tensor:
+    """What makes a transposed convolution with stride 2 smooth, at twice the side of its input."""
+    return low_pass(y, (1, 1), gain=UP_GAIN)
 
 
 def _conv(x: Tensor, weight: Tensor, upsample: bool) -> Tensor:

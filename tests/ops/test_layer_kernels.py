@@ -1,0 +1,108 @@
+"""The kernels around a modulated convolution against the readable layer, in Triton's interpreter.
+
+No GPU is needed. The interpreter has to be chosen before Triton is imported, so one test runs all others in
+a process of its own. Both sides work in float32; sums run in another order, hence the bounds.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from my3dgen.ops.fir import lowpass_filter, upfirdn
+from my3dgen.ops.low_pass import HAS_TRITON
+from my3dgen.ops.low_rank import LowRank
+
+modulated_conv = importlib.import_module("my3dgen.ops.modulated_conv")
+INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not (HAS_TRITON and INTERPRETING), reason="needs Triton's interpreter")
+
+
+def _drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def _layer(lead: tuple[int, ...], up: bool, noises: int | None) -> dict:
+    """Arguments of a layer for three images, whose bias and change are shared or each image's own."""
+    side = 18 if up else 9
+    return {
+        "x": _drawn(3, 4, 9, 9),
+        "weight": _drawn(6, 4, 3, 3, seed=1),
+        "styles": _drawn(3, 4, seed=2),
+        "bias": _drawn(*lead, 6, seed=3),
+        "noise": None if noises is None else _drawn(noises, 1, side, side, seed=4),
+        "upsample": up,
+        "change": LowRank(_drawn(*lead, 6, 36, seed=5), _drawn(*lead, 6, 6, seed=6), 0.7),
+        "clamp": 1.5,
+    }
+
+
+def _leaves(given: dict) -> list[Tensor]:
+    change = given["change"]
+    tensors = [*(given[name] for name in ("x", "weight", "styles", "bias", "noise")), change.A, change.B]
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+@interpreted
+@pytest.mark.parametrize("noises", [None, 1, 3])
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_fused_layer_is_the_readable_one(lead, up, noises, monkeypatch) -> None:
+    """Values with and without derivatives, where the kernels are others, and all gradients."""
+    from my3dgen.ops.fir_triton import low_pass_fused
+
+    given = _layer(lead, up, noises)
+    readable = modulated_conv.modulated_layer(**given)
+    assert (readable.abs() == 1.5).any()  # the bound is met
+    monkeypatch.setattr(modulated_conv, "low_pass", low_pass_fused)
+    fused = modulated_conv._fused_layer(**given)
+    torch.testing.assert_close(fused, readable, atol=2e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(modulated_conv._fused_layer(**given), readable, atol=2e-5, rtol=1e-5)
+    probe = _drawn(*fused.shape, seed=9).detach()
+    for one, other in zip(
+        torch.autograd.grad((fused * probe).sum(), _leaves(given)),
+        torch.autograd.grad((readable * probe).sum(), _leaves(given)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@interpreted
+@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 70, 4, 40)])
+@pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1)])
+def test_low_pass(shape, padding) -> None:
+    """Sides and channels that fill no program."""
+    from my3dgen.ops.fir_triton import low_pass_fused
+
+    x, taps = _drawn(*shape), lowpass_filter()
+    fused = low_pass_fused(x, padding, 4.0)
+    readable = upfirdn(x, taps, padding=(*padding, *padding), gain=4.0)
+    torch.testing.assert_close(fused, readable, atol=1e-5, rtol=1e-5)
+    probe = _drawn(*fused.shape, seed=9).detach()
+    one, other = (torch.autograd.grad((y * probe).sum(), x)[0] for y in (fused, readable))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize(("channels", "inner"), [(5, 3), (70, 17)])
+def test_a_few_channels_of_each_image(channels, inner, up) -> None:
+    from my3dgen.ops.low_rank_triton import conv_each_fused
+
+    x, weights = _drawn(2, channels, 9, 7).detach(), _drawn(2, inner, channels, 3, 3, seed=1).detach()
+    made = conv_each_fused(x, weights, up)
+    torch.testing.assert_close(made, modulated_conv._conv_each(x, weights, up), atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")
+def test_in_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
