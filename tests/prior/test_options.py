@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, softplus
 
 from my3dgen.config import PRESETS, PriorConfig
+from my3dgen.ops.skip import add_skip
+from my3dgen.prior import synthesis
 from my3dgen.prior.decoder import Decoder
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.mapping import MappingNetwork
@@ -27,15 +29,22 @@ def _fill(module: torch.nn.Module) -> None:
 
 
 @pytest.mark.parametrize("clamp", [2.0, None])
-def test_conv_clamp(clamp: float | None) -> None:
+def test_conv_clamp(clamp: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """EG3D spec 1.2: the clamp bounds every layer of the backbone, biases of 1000 and -6000 or not."""
     generator = Generator(replace(TINY, conv_clamp=clamp)).requires_grad_(False)
     for name, parameter in generator.backbone.synthesis.named_parameters():
         if name.endswith(("conv0.bias", "conv1.bias", "torgb.bias")):
             parameter[::2], parameter[1::2] = 1000.0, -6000.0
     limits: dict[str, tuple[float, float]] = {}
+
+    def added(image: Tensor | None, contribution: Tensor, bias: Tensor, bound: float | None, *, up: bool):
+        alone = add_skip(None, contribution, bias, bound, up=False)
+        limits[f"torgb{alone.shape[-1]}"] = alone.min().item(), alone.max().item()
+        return add_skip(image, contribution, bias, bound, up=up)
+
+    monkeypatch.setattr(synthesis, "add_skip", added)
     for name, module in generator.backbone.synthesis.named_modules():
-        if name.endswith(("conv0", "conv1", "torgb")):
+        if name.endswith(("conv0", "conv1")):
             module.register_forward_hook(
                 lambda *a, name=name: limits.update({name: (a[2].min().item(), a[2].max().item())})
             )

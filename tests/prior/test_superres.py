@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from my3dgen.config import PRESETS, PriorConfig
+from my3dgen.ops.skip import add_skip
+from my3dgen.prior import synthesis
 from my3dgen.prior.adaptation import Adaptation
 from my3dgen.prior.initialize import initialize
 from my3dgen.prior.superres import Superresolution
@@ -51,15 +53,21 @@ def test_or_is_not() -> None:
 
 
 @pytest.mark.parametrize("clamp", [256.0, 3.0, None])
-def test_every_layer_is_clamped(clamp: float | None) -> None:
+def test_every_layer_is_clamped(clamp: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Biases of +-1000 drive each layer beyond 256; without a clamp they get through."""
     head = _head(replace(SMALL, superresolution_clamp=clamp))
     for name, parameter in head.named_parameters():
         if name.endswith(("conv0.bias", "conv1.bias", "torgb.bias")):
             parameter[::2], parameter[1::2] = 1000.0, -6000.0
     outputs: dict[str, Tensor] = {}
+
+    def added(image: Tensor | None, contribution: Tensor, bias: Tensor, bound: float | None, *, up: bool):
+        outputs[f"torgb{contribution.shape[-1]}"] = add_skip(None, contribution, bias, bound, up=False)
+        return add_skip(image, contribution, bias, bound, up=up)
+
+    monkeypatch.setattr(synthesis, "add_skip", added)
     for name, module in head.named_modules():
-        if name.endswith(("conv0", "conv1", "torgb")):
+        if name.endswith(("conv0", "conv1")):
             module.register_forward_hook(lambda *a, name=name: outputs.update({name: a[2]}))
     _image(head, RAMP.expand(1, SMALL.render_features, 8, 8))
     assert len(outputs) == 6

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from my3dgen.config import NoiseMode, PriorConfig
-from my3dgen.ops.bias_act import bias_act
 from my3dgen.ops.dense import dense
-from my3dgen.ops.fir import lowpass_filter, upsample2d
+from my3dgen.ops.fir import lowpass_filter
 from my3dgen.ops.modulated_conv import modulated_conv2d, modulated_layer
+from my3dgen.ops.skip import add_skip
 from my3dgen.prior.adaptation import Adaptation
 from my3dgen.prior.mapping import Dense
 
@@ -83,7 +83,10 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated 1x1 convolution to image or plane channels."""
+    """A modulated 1x1 convolution to image or plane channels.
+
+    Its bias and its bound are applied where the result is added to the image.
+    """
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, *, clamp: float | None) -> None:
         super().__init__()
@@ -93,10 +96,9 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Features, w: Style, change: Adaptation) -> Image:
-        """Image channels at the resolution of `x`."""
+        """Image channels at the resolution and in the dtype of `x`, without the bias."""
         styles = self.affine.styles(w, change.at("affine")) / math.sqrt(self.weight.shape[1])
-        y = modulated_conv2d(x, self.weight, styles, demodulate=False, change=change.low_rank("weight"))
-        return bias_act(y, change.shifted("bias", self.bias), activation="linear", clamp=self.clamp)
+        return modulated_conv2d(x, self.weight, styles, demodulate=False, change=change.low_rank("weight"))
 
 
 class SynthesisBlock(nn.Module):
@@ -140,7 +142,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[NewFeatures, NewImage]:
         """(features, image); `ws` holds the vectors of conv0 (if any), conv1 and toRGB in order.
 
-        Features are computed in `dtype`, the image is accumulated in that of `ws`.
+        Features are computed in `dtype`, the image is accumulated in float32.
         """
         layers = iter(ws.unbind(1))
         if x is None:
@@ -150,12 +152,9 @@ class SynthesisBlock(nn.Module):
         else:
             start = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
         features = self.conv1(start, next(layers), change.at("conv1"), noise, rng)
-        contribution = self.torgb(features, next(layers), change.at("torgb")).to(ws.dtype)
-        if image is None:
-            return features, contribution
-        if self.up:
-            image = upsample2d(image, self.resample_filter)
-        return features, image + contribution
+        contribution = self.torgb(features, next(layers), change.at("torgb"))
+        bias = change.at("torgb").shifted("bias", self.torgb.bias)
+        return features, add_skip(image, contribution, bias, self.torgb.clamp, up=self.up)
 
 
 class SynthesisNetwork(nn.Module):
