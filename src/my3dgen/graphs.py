@@ -87,6 +87,7 @@ class CapturedStep(Generic[Batch]):
                 self.step(inputs)
         torch.cuda.current_stream().wait_stream(side)
         self._clear()
+        torch.cuda.empty_cache()  # the graph has memory of its own
         self.graph = torch.cuda.CUDAGraph()
         with _nothing_freed(), torch.cuda.graph(self.graph, pool=self.pool):
             self.outputs = self.step(inputs)

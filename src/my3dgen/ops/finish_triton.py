@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 ELEMENTS = 4096
 """Numbers a program handles at once, in registers."""
 ROUNDS = 8
-"""Times it does so backward, to share the cost of its sums."""
+"""Times a program works backward, on half as many numbers, to share the cost of its sums."""
 GAIN = tl.constexpr(math.sqrt(2))
 
 
@@ -68,8 +68,7 @@ def _forward(
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _backward(
-    gradient, features, norms, biases, noise, by_features, by_norms, by_biases, by_noise,
-    pixels, noise_stride, clamp,
+    gradient, features, norms, biases, noise, by_features, sums, by_noise, pixels, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, ROUNDS: tl.constexpr,
     CLAMPED: tl.constexpr, ACTIVATE: tl.constexpr, NOISY: tl.constexpr, TO_NOISE: tl.constexpr,
 ):  # fmt: skip
@@ -78,8 +77,8 @@ def _backward(
     real = channel < CHANNELS
     norm = tl.load(norms + image * CHANNELS + channel, mask=real, other=0.0)
     bias = tl.load(biases + image * CHANNELS + channel, mask=real, other=0.0)
-    norm_sum = tl.zeros((BLOCK,), tl.float32)
-    bias_sum = tl.zeros((BLOCK,), tl.float32)
+    by_norm = tl.zeros((PIXELS, BLOCK), tl.float32)
+    by_bias = tl.zeros((PIXELS, BLOCK), tl.float32)
     for round in range(ROUNDS):
         pixel = (tl.program_id(0) * ROUNDS + round) * PIXELS + tl.arange(0, PIXELS)
         mask = (pixel < pixels)[:, None] & real[None]
@@ -94,12 +93,15 @@ def _backward(
             slope = tl.where((x * slope > clamp) | (x * slope < -clamp), 0.0, slope)
         through = incoming * slope
         tl.store(by_features + place, (through * norm[None]).to(by_features.dtype.element_ty), mask=mask)
-        norm_sum += tl.sum(through * y, 0)
-        bias_sum += tl.sum(through, 0)
+        by_norm += through * y
+        by_bias += through
         if TO_NOISE:
             tl.store(by_noise + image * pixels + pixel, tl.sum(through, 1), mask=pixel < pixels)
-    tl.atomic_add(by_norms + image * CHANNELS + channel, norm_sum, mask=real, sem="relaxed")
-    tl.atomic_add(by_biases + image * CHANNELS + channel, bias_sum, mask=real, sem="relaxed")
+    # programs of a column add up what they met; the next kernel adds up programs
+    place = (image * tl.num_programs(0) + tl.program_id(0)) * CHANNELS + channel
+    half = tl.num_programs(1).to(tl.int64) * tl.num_programs(0) * CHANNELS
+    tl.store(sums + place, tl.sum(by_norm, 0), mask=real)
+    tl.store(sums + half + place, tl.sum(by_bias, 0), mask=real)
 
 
 class Few(NamedTuple):
@@ -144,18 +146,20 @@ class _Finish(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = features.shape
         by_features = torch.empty_like(features)
-        by_norms, by_biases = torch.zeros_like(norms), torch.zeros_like(biases)
         by_noise = norms.new_empty(images, 1, height, width) if to_noise else None
         block = triton.next_power_of_2(channels)
-        pixels = max(1, ELEMENTS // block)
-        _backward[(triton.cdiv(height * width, pixels * ROUNDS), images)](
-            gradient, features, norms, biases, tensor_or(noise, norms), by_features, by_norms, by_biases,
+        pixels = max(1, ELEMENTS // 2 // block)
+        programs = triton.cdiv(height * width, pixels * ROUNDS)
+        sums = norms.new_empty(2, images, programs, channels)
+        _backward[(programs, images)](
+            gradient, features, norms, biases, tensor_or(noise, norms), by_features, sums,
             tensor_or(by_noise, norms), height * width, stride_of(noise), options.clamp or 0.0,
             CHANNELS=channels, BLOCK=block, PIXELS=pixels, ROUNDS=ROUNDS, TO_NOISE=to_noise,
             **options.flags(noise),
         )  # fmt: skip
         if by_noise is not None and noise is not None and len(noise) == 1:
             by_noise = by_noise.sum(0, keepdim=True)
+        by_norms, by_biases = sums.sum(2).unbind()
         return by_features, by_norms, by_biases, by_noise, None
 
 

@@ -29,6 +29,8 @@ from my3dgen.ops.low_rank import LowRank
 
 GAIN = math.sqrt(2)
 """Of the leaky ReLU (EG3D spec 1.2)."""
+PART = 4096
+"""Pixels in a part of a product on a GPU, at least."""
 UP_GAIN = 4.0
 """Of the filter after a transposed convolution with stride 2, which leaves three of four pixels empty."""
 
@@ -184,11 +186,23 @@ def _pointwise(
     if x.is_contiguous():
         return (weights @ x.flatten(2)).unflatten(2, x.shape[2:])
     pixels = _pixels(x)
+    if x.is_cuda:
+        return _few_at_once(pixels, weights).mT.unflatten(2, x.shape[2:])
     if len(weights) == 1:
         y = product(pixels.flatten(0, 1), weights[0]).unflatten(0, pixels.shape[:2])
     else:
         y = pixels @ weights.mT
     return y.mT.unflatten(2, x.shape[2:])
+
+
+def _few_at_once(
+    pixels: Float[Tensor, "batch pixels inputs"], weights: Float[Tensor, "some_batch outputs inputs"]
+) -> Float[Tensor, "batch pixels outputs"]:
+    """`pixels @ weights.mT`, in parts: the weights' gradient is a sum over pixels, which one product of few
+    rows and columns would leave to a corner of a GPU."""
+    count = pixels.shape[1]
+    parts = math.gcd(count, 1 << max(0, (count // PART).bit_length() - 1))
+    return (pixels.unflatten(1, (parts, -1)) @ weights.mT[:, None]).flatten(1, 2)
 
 
 def _pixels(x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch pixels inputs"]:
