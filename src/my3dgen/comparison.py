@@ -6,7 +6,7 @@ batches of one kind, so that it can be captured as a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from my3dgen.tune import TuneConfig
 
 PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
+MOST_KEPT = 4 << 30  # bytes of photos' features that a GPU keeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,10 @@ class Compared:
     weights: Float[Tensor, "batch 1 height width"]
     raw_photos: Float[Tensor, "batch 3 raw_height raw_width"]
     raw_weights: Float[Tensor, "batch 1 raw_height raw_width"]
+    features: tuple[Tensor, ...] = ()
+    """Of `photos`, where they are kept (`kept_features`)."""
+    raw_features: tuple[Tensor, ...] = ()
+    """Of `raw_photos`, likewise."""
 
     def detached(self) -> Compared:
         """The same without the latents' past."""
@@ -52,10 +57,11 @@ def compared(
     config: TuneConfig,
     step: int,
     numbers: Tensor,
+    features: Sequence[tuple[Tensor, ...]] = ((), ()),
 ) -> tuple[Spans | None, Compared]:
     """What a numbered step compares of the photos numbered, and what part of a window shows it exactly.
 
-    The step decides the window. None means whole pictures.
+    The step decides the window. None means whole pictures. `features` are what `kept_features` returned.
     """
     rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     side = generator.config.neural_rendering_resolution
@@ -64,7 +70,34 @@ def compared(
     if config.window is not None and config.window < side and fits_windows(generator):
         window = random_window(config.window, side, rng)
         spans, cameras, pictures = window.spans, window.cameras(cameras), [window.crop(x) for x in pictures]
-    return spans, Compared(latents(numbers), *(rows(x, numbers) for x in (cameras, *pictures)))
+    seen, photos, weights, raw_photos, raw_weights = (rows(x, numbers) for x in (cameras, *pictures))
+    whole, raw = (tuple(rows(x, numbers) for x in some) for some in features)
+    return spans, Compared(latents(numbers), seen, photos, weights, raw_photos, raw_weights, whole, raw)
+
+
+@torch.no_grad()
+def kept_features(
+    generator: Generator, targets: Targets, config: TuneConfig, perceptual: Perceptual | None
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Features of all photos, and of the raw ones, for the perceptual network; none on a CPU, where memory
+    is scarce, nor of windows, nor where they would fill a GPU."""
+    side = generator.config.neural_rendering_resolution
+    windows = config.window is not None and config.window < side and fits_windows(generator)
+    if perceptual is None or config.perceptual <= 0 or windows or not _has_room(targets):
+        return (), ()
+    kept = []
+    for size in (generator.config.img_resolution, side):
+        photos = _enlarged(targets.at(size)[0])
+        first = perceptual.features(photos[:1])
+        if sum(x.numel() * x.element_size() for x in first) * len(photos) > MOST_KEPT:
+            return (), ()
+        columns = zip(*(perceptual.features(some) for some in photos.split(8)), strict=True)
+        kept.append(tuple(torch.cat(column) for column in columns))
+    return kept[0], kept[1]
+
+
+def _has_room(targets: Targets) -> bool:
+    return targets.images.is_cuda
 
 
 def differences(
@@ -81,29 +114,35 @@ def differences(
             generator, compared.ws, compared.cameras, adapter, config.window, spans, config.samples
         )
     loss = image.new_zeros(len(image))
-    for made, photos, weights in (
-        (image, compared.photos, compared.weights),
-        (raw, compared.raw_photos, compared.raw_weights),
+    for made, photos, weights, features in (
+        (image, compared.photos, compared.weights, compared.features),
+        (raw, compared.raw_photos, compared.raw_weights, compared.raw_features),
     ):
         loss = loss + squared_error(made, photos, weights)
         if config.plain > 0:
             plain = absolute_error(made, photos, weights) + gradient_error(made, photos, weights)
             loss = loss + config.plain * plain
         if perceptual is not None and config.perceptual > 0:
-            loss = loss + config.perceptual * _perceptual_distance(perceptual, made, photos)
+            loss = loss + config.perceptual * _perceptual_distance(perceptual, made, photos, features)
     return loss
 
 
 def rows(tensor: Tensor, numbers: Tensor) -> Tensor:
-    """Rows by their numbers, which are on the CPU. Nothing waits for a GPU: the numbers are sent to it, too."""
+    """Rows by their numbers, which are on the CPU; a GPU is sent them and not waited for."""
     return tensor.index_select(0, numbers.to(tensor.device, non_blocking=True))
 
 
-def _perceptual_distance(perceptual: Perceptual, made: Tensor, photos: Tensor) -> Float[Tensor, " batch"]:
+def _perceptual_distance(
+    perceptual: Perceptual, made: Tensor, photos: Tensor, theirs: Sequence[Tensor]
+) -> Float[Tensor, " batch"]:
+    """`theirs` are the photos' features, or nothing where they are not kept."""
+    if not theirs:
+        with torch.no_grad():
+            theirs = perceptual.features(_enlarged(photos))
+    return perceptual.distance(perceptual.features(_enlarged(made)), theirs)
+
+
+def _enlarged(pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 h w"]:
     """Small pictures are enlarged first: the network halves what it gets five times."""
-    scale = -(-PERCEPTUAL_SIDE // min(made.shape[-2:]))
-    if scale > 1:
-        made, photos = (F.interpolate(x, scale_factor=scale, mode="bilinear") for x in (made, photos))
-    with torch.no_grad():
-        theirs = perceptual.features(photos)
-    return perceptual.distance(perceptual.features(made), theirs)
+    scale = -(-PERCEPTUAL_SIDE // min(pictures.shape[-2:]))
+    return F.interpolate(pictures, scale_factor=scale, mode="bilinear") if scale > 1 else pictures

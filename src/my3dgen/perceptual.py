@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from my3dgen.errors import UserError
+from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.weights.networks import load_tensors
 
 
@@ -33,8 +34,9 @@ class Fire(nn.Module):
         self.expand3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x))
-        return torch.cat([F.relu(self.expand1(x)), F.relu(self.expand3(x))], 1)
+        x = F.relu(self.squeeze(x), inplace=True)
+        wide = [F.relu(expand(x), inplace=True) for expand in (self.expand1, self.expand3)]
+        return torch.cat(wide, 1)
 
 
 class SqueezeNet(nn.Module):
@@ -55,7 +57,7 @@ class SqueezeNet(nn.Module):
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Features after conv1 and fire 3, 5, 6, 7, 8, 9 of images in [-1, 1]."""
         x = (image.flip(1) + 1) * 127.5 - self.mean
-        x = F.relu(self.conv1(F.pad(x, (0, 1, 0, 1))))
+        x = F.relu(self.conv1(F.pad(x, (0, 1, 0, 1))), inplace=True)
         features = [x]
         for i in range(2, 10):
             if i in (2, 4, 6):
@@ -130,7 +132,14 @@ class EfficientNetLite0(nn.Module):
 
 
 def stage_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over pixels of |a/|a| - b/|b||^2, written with dot products: no normalised copies are made."""
+    """Mean over pixels of |a/|a| - b/|b||^2, written with dot products: no normalised copies are made.
+
+    On CUDA all is one kernel, with first derivatives only, in float32.
+    """
+    if a.is_cuda and HAS_TRITON:
+        from my3dgen.ops.distance_triton import stage_distance_fused
+
+        return stage_distance_fused(a, b)
     aa, bb, ab = a.square().sum(1), b.square().sum(1), (a * b).sum(1)
     ra, rb = torch.rsqrt(aa + 1e-10), torch.rsqrt(bb + 1e-10)
     return (aa * ra * ra + bb * rb * rb - 2 * ab * ra * rb).mean((1, 2))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from my3dgen.comparison import Compared, compared, differences
+from my3dgen.comparison import Compared, compared, differences, kept_features
 from my3dgen.errors import UserError
 from my3dgen.graphs import CapturedKinds
 from my3dgen.lora import Adapter
@@ -120,12 +120,13 @@ def tune(
         return {"losses": losses.detach()} | ({"ws": ws.grad} if ws.grad is not None else {})
 
     step_of_kind = CapturedKinds(work, list(leaves.values()), capture=targets.images.is_cuda)
+    features = kept_features(generator, targets, config, perceptual)
     losses: list[list[float]] = []
     unread: list[Tensor] = []
     saved = -KEEP_SECONDS
     for step in track(range(done, config.steps), description, total=config.steps, initial=done):
         numbers = photos_of_people(step, counts, config.batch, config.seed)
-        spans, both = compared(generator, targets, latents, config, step, numbers)
+        spans, both = compared(generator, targets, latents, config, step, numbers, features)
         out = step_of_kind((spans, both.ws.requires_grad), both.detached())
         loss = out["losses"].clone()  # the next step may write over it
         if both.ws.requires_grad:
