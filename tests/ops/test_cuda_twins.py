@@ -289,3 +289,67 @@ def test_add_skip_in_a_graph() -> None:
     graph.replay()
     for one, other in zip(recorded, step(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def _features(*shape: int, seed: int = 0) -> Tensor:
+    """As they are after a ReLU, with a vector of length zero in each image."""
+    x = _drawn(*shape, seed=seed).detach().relu()
+    x[..., 0, seed] = 0
+    return x.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize(("a", "b"), [(2, 2), (1, 3), (3, 1)])
+@pytest.mark.parametrize(("channels", "side"), [(64, 63), (70, 9), (384, 15), (512, 7)])
+def test_stage_distance(channels: int, side: int, a: int, b: int) -> None:
+    """Gradients at vectors of length zero are 1e5 times those at others, and compared on their own."""
+    from my3dgen.perceptual import stage_distance
+
+    maps = [_features(n, channels, side, side, seed=i) for i, n in enumerate((a, b))]
+    one, other = stage_distance(*maps), stage_distance(*(x.cpu() for x in maps)).to(DEVICE)
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    probe = _drawn(*one.shape, seed=99).detach() * side**2
+    found = torch.autograd.grad((one * probe).sum(), maps)
+    expected = torch.autograd.grad((other * probe).sum(), maps)
+    for p, q, x in zip(found, expected, maps, strict=True):
+        zero = (x == 0).all(1, keepdim=True)
+        assert zero.any()
+        torch.testing.assert_close(p * ~zero, q * ~zero, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(p * zero, q * zero, atol=1, rtol=1e-4)
+
+
+def test_stage_distance_to_bfloat16() -> None:
+    """The gradient is rounded to 8 bits, nothing else is."""
+    from my3dgen.perceptual import stage_distance
+
+    a, b = (_features(2, 96, 16, 16, seed=i).detach().bfloat16() for i in (1, 2))
+    exact = a.float().requires_grad_()
+    one, other = stage_distance(a.requires_grad_(), b), stage_distance(exact, b)
+    assert one.dtype == torch.float32
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    (found,), (expected,) = (torch.autograd.grad(256 * y.sum(), x) for y, x in ((one, a), (other, exact)))
+    torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=2**-8 + 1e-4)
+
+
+def test_stage_distance_in_a_graph() -> None:
+    """What is recorded once runs again on other numbers."""
+    from my3dgen.perceptual import stage_distance
+
+    a, b = _features(2, 64, 31, 31), _features(1, 64, 31, 31, seed=1).detach()
+
+    def step() -> list[Tensor]:
+        out = stage_distance(a, b)
+        return [out, *torch.autograd.grad(out.square().sum(), a)]
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = step()
+    with torch.no_grad():
+        a[:, ::2] *= 3
+    graph.replay()
+    for one, other in zip(recorded, step(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
