@@ -1,8 +1,9 @@
 import importlib
 
+import pytest
 import torch
 
-from my3dgen.comparison import compared, differences, kept_features
+from my3dgen.comparison import compared, differences, kept_features, rows
 from my3dgen.perceptual import load_perceptual
 from my3dgen.targets import targets_of
 from my3dgen.tune import TuneConfig
@@ -37,3 +38,11 @@ def test_features_are_kept_of_whole_pictures_alone_and_within_bounds(tiny_prior,
     assert kept_features(generator, targets, WHOLE, None) == ((), ())
     monkeypatch.setattr(comparison, "MOST_KEPT", 1000)
     assert kept_features(generator, targets, WHOLE, perceptual) == ((), ())
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_rows_keep_the_memory_order(order):
+    pictures = torch.randn(5, 4, 3, 2).contiguous(memory_format=order)
+    chosen = rows(pictures, torch.tensor([3, 0, 3]))
+    assert torch.equal(chosen, torch.stack([pictures[3], pictures[0], pictures[3]]))
+    assert chosen.is_contiguous(memory_format=order)

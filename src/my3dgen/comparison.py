@@ -128,8 +128,14 @@ def differences(
 
 
 def rows(tensor: Tensor, numbers: Tensor) -> Tensor:
-    """Rows by their numbers, which are on the CPU; a GPU is sent them and not waited for."""
-    return tensor.index_select(0, numbers.to(tensor.device, non_blocking=True))
+    """Rows by their numbers, which are on the CPU; a GPU is sent them and not waited for.
+
+    Pictures keep their order in memory.
+    """
+    numbers = numbers.to(tensor.device, non_blocking=True)
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor.permute(0, 2, 3, 1).index_select(0, numbers).permute(0, 3, 1, 2)
+    return tensor.index_select(0, numbers)
 
 
 def _perceptual_distance(

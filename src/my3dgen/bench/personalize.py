@@ -23,16 +23,16 @@ REPEATS = 3
 def bench_personalize(
     priors: Sequence[str], batches: Sequence[int], device: str, photos: int, steps: int
 ) -> Iterator[Row]:
-    """Rows of a step at every batch, whole pictures, and of a whole personalization on the last prior."""
+    """Rows of a step at every batch, whole pictures, and of a whole personalization, on a CPU of the last
+    prior alone."""
     for name in priors:
         prior = prior_of(name, device)
         for batch in batches:
             config = replace(QUALITIES["standard"], batch=batch, window=None)
             yield training_step(f"{name} training step, whole pictures", prior, config, device, steps)
         del prior
-    name = priors[-1]
-    prior = prior_of(name, device)
-    yield whole(f"{name} personalization of {photos} photos", prior, photos, device)
+    for name in priors if device == "cuda" else priors[-1:]:
+        yield whole(f"{name} personalization of {photos} photos", prior_of(name, device), photos, device)
 
 
 def training_step(name: str, prior: Prior, config: PersonalizeConfig, device: str, steps: int) -> Row:

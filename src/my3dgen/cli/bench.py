@@ -123,7 +123,7 @@ class BenchPeople(_DeviceBench):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchPersonalize(_DeviceBench):
-    """Time training steps of an adapter, and a whole personalization on the last of the priors.
+    """Time training steps of an adapter, and a whole personalization (on a CPU: on the last prior alone).
 
     A step's time is what more steps add, so its pictures per second are those of long trainings.
     """
