@@ -75,3 +75,13 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     (tmp_path / "squeezenet-1.1.safetensors").write_bytes(b"damaged")
     with pytest.raises(MissingWeightsError, match="sha256 differs"):
         networks.load_tensors("squeezenet-1.1")
+
+
+def test_joined_expansions_are_the_two_side_by_side():
+    from my3dgen.perceptual import Fire
+
+    torch.manual_seed(0)
+    fire, x = Fire(8, 4, 6).requires_grad_(False), torch.randn(2, 8, 5, 7)
+    apart = fire(x)
+    fire.join()
+    torch.testing.assert_close(fire(x), apart)

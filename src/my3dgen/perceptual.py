@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from my3dgen.errors import UserError
+from my3dgen.ops.conv_relu import conv_relu
 from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.weights.networks import load_tensors
 
@@ -32,11 +33,24 @@ class Fire(nn.Module):
         self.squeeze = nn.Conv2d(inputs, squeezed, 1)
         self.expand1 = nn.Conv2d(squeezed, expanded, 1)
         self.expand3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
+        self.both: nn.Conv2d | None = None
+        """The two expansions as one convolution, where that is faster (`join`)."""
+
+    def join(self) -> None:
+        """From here on expand in one convolution: more products, but no pass that joins two results."""
+        one, three = self.expand1, self.expand3
+        both = nn.Conv2d(three.in_channels, 2 * three.out_channels, 3, padding=1).to(three.weight)
+        assert one.bias is not None and three.bias is not None and both.bias is not None
+        with torch.no_grad():
+            both.weight.copy_(torch.cat([F.pad(one.weight, (1, 1, 1, 1)), three.weight]))
+            both.bias.copy_(torch.cat([one.bias, three.bias]))
+        self.both = both.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x), inplace=True)
-        wide = [F.relu(expand(x), inplace=True) for expand in (self.expand1, self.expand3)]
-        return torch.cat(wide, 1)
+        x = conv_relu(x, self.squeeze)
+        if self.both is not None:
+            return conv_relu(x, self.both)
+        return torch.cat([conv_relu(x, self.expand1), conv_relu(x, self.expand3)], 1)
 
 
 class SqueezeNet(nn.Module):
@@ -57,7 +71,7 @@ class SqueezeNet(nn.Module):
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Features after conv1 and fire 3, 5, 6, 7, 8, 9 of images in [-1, 1]."""
         x = (image.flip(1) + 1) * 127.5 - self.mean
-        x = F.relu(self.conv1(F.pad(x, (0, 1, 0, 1))), inplace=True)
+        x = conv_relu(F.pad(x, (0, 1, 0, 1)), self.conv1)
         features = [x]
         for i in range(2, 10):
             if i in (2, 4, 6):
@@ -191,5 +205,10 @@ def load_perceptual(name: str, device: str | torch.device = "cpu") -> Perceptual
     trunk = kind()
     trunk.load_state_dict(load_tensors(file)[0])
     network = Perceptual(name, trunk).requires_grad_(False).eval()
+    network = network.to(device)
+    if torch.device(device).type == "cuda":
+        for part in network.modules():
+            if isinstance(part, Fire):
+                part.join()
     # torch's stubs lack this call
-    return network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

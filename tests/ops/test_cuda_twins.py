@@ -353,3 +353,21 @@ def test_stage_distance_in_a_graph() -> None:
     graph.replay()
     for one, other in zip(recorded, step(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_features_of_a_perceptual_network() -> None:
+    """In TF32 on CUDA, hence the bounds; layers are joined there."""
+    from my3dgen.perceptual import load_perceptual
+
+    picture = (_drawn(2, 3, 96, 96) * 0.4).detach()
+    found, gradients = [], []
+    for device in ("cpu", DEVICE):
+        network, given = load_perceptual("squeeze-feat", device), picture.to(device).requires_grad_()
+        features = network.features(given)
+        found.append([f.detach().cpu() for f in features])
+        target = network.features(picture.flip(0).to(device))
+        (gradient,) = torch.autograd.grad(network.distance(features, target).sum(), given)
+        gradients.append(gradient.cpu())
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 4e-3 * one.norm()
+    assert (gradients[0] - gradients[1]).norm() < 0.03 * gradients[0].norm()
