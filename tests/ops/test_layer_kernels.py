@@ -73,7 +73,7 @@ def test_a_fused_layer_is_the_readable_one(lead, up, noises, monkeypatch) -> Non
 
 
 @interpreted
-@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 70, 4, 40)])
+@pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 70, 4, 40), (1, 3, 2, 300)])
 @pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1)])
 def test_low_pass(shape, padding) -> None:
     """Sides and channels that fill no program."""
@@ -90,13 +90,55 @@ def test_low_pass(shape, padding) -> None:
 
 @interpreted
 @pytest.mark.parametrize("up", [False, True])
-@pytest.mark.parametrize(("channels", "inner"), [(5, 3), (70, 17)])
-def test_a_few_channels_of_each_image(channels, inner, up) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("images", "channels", "inner", "height", "width"),
+    [
+        (2, 5, 3, 9, 7),
+        (2, 70, 17, 9, 7),
+        (1, 8, 24, 5, 3),
+        (2, 8, 1, 1, 5),  # one row
+        (1, 8, 3, 5, 1),
+        (1, 16, 3, 2, 61),  # a program owns 62 columns, and with a neighbour 31 or 32
+        (1, 16, 3, 2, 62),
+        (1, 16, 3, 2, 63),
+        (3, 16, 3, 34, 130),  # strips of two rows
+        (1, 300, 3, 3, 9),  # channels in turns
+    ],
+)
+def test_a_few_channels_of_each_image(images, channels, inner, height, width, dtype, up) -> None:
+    """Half precision has other programs; its sums are float32 as well."""
     from my3dgen.ops.low_rank_triton import conv_each_fused
 
-    x, weights = _drawn(2, channels, 9, 7).detach(), _drawn(2, inner, channels, 3, 3, seed=1).detach()
+    x = _drawn(images, channels, height, width).detach().to(dtype)
+    weights = _drawn(images, inner, channels, 3, 3, seed=1).detach()
     made = conv_each_fused(x, weights, up)
-    torch.testing.assert_close(made, modulated_conv._conv_each(x, weights, up), atol=5e-5, rtol=1e-5)
+    readable = modulated_conv._conv_each(x.float(), weights.to(dtype).float(), up)
+    torch.testing.assert_close(made, readable, atol=1e-4, rtol=1e-5)
+
+
+@interpreted
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("height", [15, 16, 37])
+def test_long_strips(height, up, monkeypatch) -> None:
+    """As in a large batch: 16 rows a program, the last one's fewer."""
+    from my3dgen.ops import low_rank_triton
+
+    monkeypatch.setattr(low_rank_triton, "PROGRAMS", 1)
+    x, weights = _drawn(2, 6, height, 70).detach(), _drawn(2, 3, 6, 3, 3, seed=1).detach()
+    made = low_rank_triton.conv_each_fused(x, weights, up)
+    readable = modulated_conv._conv_each(x, weights, up)
+    torch.testing.assert_close(made, readable, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("owners", [1, 3])
+def test_rough_products_are_nearly_the_exact_ones(owners) -> None:
+    scaled, weight, factors = _drawn(3, 6, 90), _drawn(20, 90, seed=1), _drawn(owners, 6, 90, seed=2)
+    exact = modulated_conv._products(scaled, weight, factors)
+    rough = modulated_conv._rough_products(scaled, weight, factors)
+    for one, other in zip(rough, exact, strict=True):
+        assert one.dtype == other.dtype
+        assert ((one - other).norm() / other.norm()).item() < 0.005
 
 
 @pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")

@@ -24,12 +24,14 @@ GAIN = tl.constexpr(math.sqrt(2))
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
-def from_few(few, factors, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr):
-    """`pixel channel`: an image's few channels times its factors; 0 without any."""
-    total = tl.zeros((pixel.shape[0], channel.shape[0]), tl.float32)
+def with_few(total, few, factors, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr):
+    """`total`, `pixel channel`, plus an image's few channels, `pixel inner`, times factors, `inner channel`.
+
+    Adding to `total`, not to zeros, keeps the threads' pixels and channels those of `total`.
+    """
     for i in tl.static_range(INNER):
         one = tl.load(few + pixel * INNER + i, mask=inside, other=0.0)
-        factor = tl.load(factors + channel * INNER + i, mask=channel < CHANNELS, other=0.0)
+        factor = tl.load(factors + i * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)
         total += one[:, None] * factor[None]
     return total
 
@@ -52,9 +54,8 @@ def _forward(
     x = tl.load(features + place, mask=mask, other=0.0).to(tl.float32)
     if INNER:
         few += image * pixels * INNER
-        x += from_few(
-            few, factors + image * CHANNELS * INNER, pixel, pixel < pixels, channel, CHANNELS, INNER
-        )
+        factors += image * CHANNELS * INNER
+        x = with_few(x, few, factors, pixel, pixel < pixels, channel, CHANNELS, INNER)
     x = x * norm[None] + bias[None]
     if NOISY:
         x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
@@ -181,11 +182,11 @@ def _run(
 
 
 def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Pointers and the number of few channels; `other` and 0 without any."""
+    """Few channels, factors with neighbouring channels side by side, and their number; 0 without any."""
     if few is None:
         return other, other, 0
     channels = few.channels.contiguous(memory_format=torch.channels_last)
-    return channels, few.factors.contiguous(), few.factors.shape[-1]
+    return channels, few.factors.mT.contiguous(), few.factors.shape[-1]
 
 
 def tensor_or(tensor: Tensor | None, other: Tensor) -> Tensor:

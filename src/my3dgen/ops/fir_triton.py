@@ -16,10 +16,12 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.ops.finish_triton import GAIN, Few, arguments_of, from_few, stride_of, tensor_or
+from my3dgen.ops.finish_triton import GAIN, Few, arguments_of, stride_of, tensor_or, with_few
 
 ROWS = 8
 """Rows of the result that a program makes."""
+ELEMENTS = 512
+"""Pixels times channels of a row, at least: with a few channels a program takes more pixels than 32."""
 
 
 @triton.jit
@@ -83,7 +85,7 @@ def _filter(
         there = (column < width) & (row < height)
         if FINISH:
             if INNER:
-                total += from_few(few, factors, row * width + column, there, channel, CHANNELS, INNER)
+                total = with_few(total, few, factors, row * width + column, there, channel, CHANNELS, INNER)
             total = total * norm[None] + bias[None]
             if NOISY:
                 at = noise + image * noise_stride + row * width + column
@@ -112,8 +114,8 @@ def _run(
         (images, channels, height, width), device=source.device, dtype=source.dtype,
         memory_format=torch.channels_last,
     )  # fmt: skip
-    block_width = min(32, triton.next_power_of_2(width))
     block_channels = min(64, triton.next_power_of_2(channels))
+    block_width = min(max(32, ELEMENTS // block_channels), triton.next_power_of_2(width))
     norms, biases, noise, few, clamp = finish or (source, source, None, None, None)
     few_channels, factors, inner = arguments_of(few, source)
     grid = (

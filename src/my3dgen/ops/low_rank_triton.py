@@ -2,12 +2,11 @@
 
 Twin of `_conv_each` in `my3dgen.ops.modulated_conv`, without derivatives. A grouped convolution to three
 channels leaves tensor cores idle and reads the features nine times. Here a program goes down a strip and
-reads a row once: one product per row of taps gives every pixel's shares of the results around it,
+reads a row once: one product gives every pixel's shares of the results around it,
 
-    shares[pixel, (j, inner)] = features[pixel, :] @ factors[i, :, (j, inner)]
+    shares[pixel, (i, j, inner)] = features[pixel, :] @ factors[:, (i, j, inner)]
 
-which are summed over three rows by the products themselves, and over three columns by a shift of the few
-shares instead of the many features.
+and the few shares, not the many features, are shifted by the taps' columns j and summed.
 """
 
 from typing import no_type_check
@@ -18,45 +17,55 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-PROGRAMS = 128
-"""As many at least, if there are rows enough: about one per multiprocessor."""
+PIXELS = 64
+"""Columns of the features that a program reads, of which it owns all but the first and the last."""
+DEPTH = 256
+"""Channels that are multiplied at once, at most: 64 KB of features, 32 KB of factors."""
 ROWS = 16
 """Rows of the features that a program goes down, at most."""
+PROGRAMS = 128
+"""As many at least, if there are rows enough: about one per multiprocessor."""
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
-def _factor(factors, row, first, CHANNELS: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr):
-    """`channel share`: the factors of a row of taps, from channel `first`."""
+def _factor(factors, first, CHANNELS: tl.constexpr, DEPTH: tl.constexpr):
+    """`channel share`, from channel `first`."""
     channel = first + tl.arange(0, DEPTH)
-    place = ((row * CHANNELS + channel) * WIDE)[:, None] + tl.arange(0, WIDE)[None]
+    place = (channel * 64)[:, None] + tl.arange(0, 64)[None]
     return tl.load(factors + place, mask=(channel < CHANNELS)[:, None], other=0.0)
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
-def _store(
-    shares, out, row, x, inside, new_width,
-    INNER: tl.constexpr, UP: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr,
-):  # fmt: skip
-    """Sum the shares of a row of the result over its columns of taps.
+def _of_row(shares, row, PIXELS: tl.constexpr):
+    """`pixel (j, inner)`: the shares through one row of taps."""
+    i = tl.arange(0, 4)[None, :, None]
+    return tl.sum(tl.where(i == row, tl.reshape(shares, (PIXELS, 4, 16)), 0.0), 1)
 
-    With UP a pixel has two results: its own shares of the even one, and of the odd one, are taps 0 and 1, and
-    its left neighbour's share of the even one is tap 2.
+
+@triton.jit
+@no_type_check  # the compiler reads the function itself
+def _store(
+    shares, out, row, x, inside, first, new_width, INNER: tl.constexpr, UP: tl.constexpr, PIXELS: tl.constexpr
+):  # fmt: skip
+    """Sum a row's shares over the columns of taps.
+
+    With UP a pixel has two results: its taps 0 and 1 are shares of the even and the odd one, and tap 2 of its
+    left neighbour is another share of the even one.
     """
-    EACH: tl.constexpr = WIDE // 4
-    tap = tl.arange(0, WIDE)[None] // EACH
+    tap = tl.arange(0, 16)[None] // 4
     source = tl.arange(0, PIXELS)[:, None] + (0 - tap // 2 if UP else tap - 1)
     moved = tl.gather(shares, tl.minimum(tl.maximum(source, 0), PIXELS - 1), 0)
     if UP:
-        column = tl.arange(0, 2 * EACH)
-        total = tl.sum(tl.reshape(moved, (PIXELS, 2, 2 * EACH)), 1)
-        x = 2 * x[:, None] + (column // EACH)[None]
-        inner = column % EACH
+        column = tl.arange(0, 8)
+        total = tl.sum(tl.reshape(moved, (PIXELS, 2, 8)), 1)
+        x = 2 * x[:, None] + (column // 4)[None]
+        inner = first + column % 4
     else:
-        total = tl.sum(tl.reshape(moved, (PIXELS, 4, EACH)), 1)
+        total = tl.sum(tl.reshape(moved, (PIXELS, 4, 4)), 1)
         x = x[:, None]
-        inner = tl.arange(0, EACH)
+        inner = first + tl.arange(0, 4)
     mask = inside[:, None] & (x < new_width) & (inner < INNER)[None]
     tl.store(out + (row * new_width + x) * INNER + inner[None], total, mask=mask)
 
@@ -66,75 +75,88 @@ def _store(
 def _reduce(
     features, factors, out, height, width, new_height, new_width, blocks, step,
     CHANNELS: tl.constexpr, INNER: tl.constexpr, UP: tl.constexpr,
-    ROWS: tl.constexpr, PIXELS: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr,
+    ROWS: tl.constexpr, PIXELS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """`factors` are `image tap_row channel (tap_column inner)`; results `image pixel inner`, in float32."""
+    """`factors` are as `_packed`; results `image pixel inner`, in float32."""
+    PARTS: tl.constexpr = (INNER + 3) // 4
+    part = tl.program_id(0) % PARTS
+    block = tl.program_id(0) // PARTS % blocks
+    top = tl.program_id(0) // PARTS // blocks * ROWS
     image = tl.program_id(1).to(tl.int64)
-    top = tl.program_id(0) // blocks * ROWS
-    start = tl.program_id(0) % blocks * step
-    x = start - 1 + tl.arange(0, PIXELS)
+    x = block * step - 1 + tl.arange(0, PIXELS)
     there = (x >= 0) & (x < width)
-    owned = (x >= start) & (x < start + step)
+    owned = (x >= block * step) & (x < (block + 1) * step)
     depth = tl.arange(0, DEPTH)
     features += image * height * width * CHANNELS
-    factors += image * 3 * CHANNELS * WIDE
+    factors += (image * PARTS + part) * CHANNELS * 64
     out += image * new_height * new_width * INNER
-    FIRST: tl.constexpr = 0 if UP else 2  # the row of taps of the row that is finished next
-    WHOLE: tl.constexpr = DEPTH >= CHANNELS
-    if WHOLE:
-        f = _factor(factors, FIRST, 0, CHANNELS, DEPTH, WIDE)
-        g = _factor(factors, 1, 0, CHANNELS, DEPTH, WIDE)
-        h = _factor(factors, 2 - FIRST, 0, CHANNELS, DEPTH, WIDE)
-    # shares of three rows of the result: y - 1, y, y + 1, or with UP 2 y, 2 y + 1, 2 y + 2
-    a = tl.zeros((PIXELS, WIDE), tl.float32)
-    b = tl.zeros((PIXELS, WIDE), tl.float32)
+    if DEPTH >= CHANNELS:
+        factor = _factor(factors, 0, CHANNELS, DEPTH)
+    # what is known of results of row y - 1 and y, or with UP of row 2 y
+    early = tl.zeros((PIXELS, 16), tl.float32)
+    late = tl.zeros((PIXELS, 16), tl.float32)
     for round in range(ROWS + (1 if UP else 2)):
         y = top - 1 + round
-        c = tl.zeros((PIXELS, WIDE), tl.float32)
         heard = there & (y >= 0) & (y < height)
         pixel = (y * width + x) * CHANNELS
-        if WHOLE:
+        shares = tl.zeros((PIXELS, 64), tl.float32)
+        if DEPTH >= CHANNELS:
             mask = heard[:, None] & (depth < CHANNELS)[None]
             seen = tl.load(features + pixel[:, None] + depth[None], mask=mask, other=0.0)
-            a = tl.dot(seen, f, a, input_precision="ieee")
-            b = tl.dot(seen, g, b, input_precision="ieee")
-            c = tl.dot(seen, h, c, input_precision="ieee")
+            shares = tl.dot(seen, factor, shares, input_precision="ieee")
         else:
             for first in range(0, CHANNELS, DEPTH):
                 mask = heard[:, None] & (first + depth < CHANNELS)[None]
                 seen = tl.load(features + (pixel + first)[:, None] + depth[None], mask=mask, other=0.0)
-                f = _factor(factors, FIRST, first, CHANNELS, DEPTH, WIDE)
-                g = _factor(factors, 1, first, CHANNELS, DEPTH, WIDE)
-                h = _factor(factors, 2 - FIRST, first, CHANNELS, DEPTH, WIDE)
-                a = tl.dot(seen, f, a, input_precision="ieee")
-                b = tl.dot(seen, g, b, input_precision="ieee")
-                c = tl.dot(seen, h, c, input_precision="ieee")
-        if UP:
-            inside = owned & (y >= top)
-            _store(a, out, 2 * y, x, inside & (y <= height), new_width, INNER, UP, PIXELS, WIDE)
-            _store(b, out, 2 * y + 1, x, inside & (y < height), new_width, INNER, UP, PIXELS, WIDE)
-            a, b = c, tl.zeros((PIXELS, WIDE), tl.float32)
-        else:
+                factor = _factor(factors, first, CHANNELS, DEPTH)
+                shares = tl.dot(seen, factor, shares, input_precision="ieee")
+        if UP:  # the source's (y, x) is heard by the result's (2 y + i, 2 x + j)
+            even = early + _of_row(shares, 0, PIXELS)
+            inside = owned & (y >= top) & (y <= height)
+            _store(even, out, 2 * y, x, inside, part * 4, new_width, INNER, UP, PIXELS)
+            odd = _of_row(shares, 1, PIXELS)
+            inside = inside & (y < height)
+            _store(odd, out, 2 * y + 1, x, inside, part * 4, new_width, INNER, UP, PIXELS)
+            early = _of_row(shares, 2, PIXELS)
+        else:  # by (y + 1 - i, x + 1 - j)
+            done = early + _of_row(shares, 2, PIXELS)
             inside = owned & (y > top) & (y <= height)
-            _store(a, out, y - 1, x, inside, new_width, INNER, UP, PIXELS, WIDE)
-            a, b = b, c
+            _store(done, out, y - 1, x, inside, part * 4, new_width, INNER, UP, PIXELS)
+            early = late + _of_row(shares, 1, PIXELS)
+            late = _of_row(shares, 0, PIXELS)
 
 
-def _blocks(images: int, channels: int, rows: int, columns: int, wide: int, size: int) -> dict[str, int]:
-    """Shape of a program, for features of `size` bytes; all it shares stays within 96 KB."""
-    depth = max(16, min(256 if channels <= 256 else 128, 4096 // wide, triton.next_power_of_2(channels)))
-    if size > 2:  # without tensor cores
+def _shape(x: Tensor, rows: int, blocks: int) -> dict[str, int]:
+    """Of a program for `rows` rows in `blocks` blocks of columns."""
+    images, channels = x.shape[:2]
+    depth = max(16, triton.next_power_of_2(channels))
+    if x.element_size() > 2:  # without tensor cores
         depth = min(depth, 32)
-    pixels = 128 if size == 2 and wide == 16 and depth <= 128 and columns > 62 else 64
-    blocks = triton.cdiv(columns, pixels - 2)
+    elif depth > DEPTH or (x.is_cuda and _is_small(x.device)):
+        depth = min(depth, DEPTH // 2)
     share = max(1, min(ROWS, images * blocks * rows // PROGRAMS))
     return {
         "ROWS": 2 ** (share.bit_length() - 1),
-        "PIXELS": pixels,
+        "PIXELS": PIXELS,
         "DEPTH": depth,
-        "num_warps": 4 if wide <= 32 else 8,
-        "num_stages": 3 if depth <= 128 and pixels == 64 else 2,
+        "num_stages": 2 if depth == DEPTH else 3,
     }
+
+
+def _is_small(device: torch.device) -> bool:
+    """Whether a GPU's programs share too little memory for `DEPTH` channels."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor < 120 * 1024
+
+
+def _packed(
+    weights: Float[Tensor, "batch inner inputs 3 3"], dtype: torch.dtype
+) -> Float[Tensor, "batch parts inputs 4 4 4"]:
+    """`image part channel i j inner`, with zeros for the fourth taps and beyond the last results."""
+    images, inner, channels = weights.shape[:3]
+    packed = weights.new_zeros(images, triton.cdiv(inner, 4), channels, 4, 4, 4, dtype=dtype)
+    for part, some in enumerate(weights.split(4, 1)):
+        packed[:, part, :, :3, :3, : some.shape[1]] = some.permute(0, 2, 3, 4, 1)
+    return packed
 
 
 @torch.no_grad()
@@ -152,16 +174,13 @@ def conv_each_fused(
     inner = weights.shape[1]
     size = (2 * height + 1, 2 * width + 1) if upsample else (height, width)
     rows, columns = (height + 1, width + 1) if upsample else size
-    each = max(4, triton.next_power_of_2(inner))
-    factors = x.new_zeros(images, 3, channels, 4, each)
-    factors[..., :3, :inner] = weights.permute(0, 3, 2, 4, 1)
     out = torch.empty(
         (images, inner, *size), device=x.device, dtype=torch.float32, memory_format=torch.channels_last
     )
-    shape = _blocks(images, channels, rows, columns, 4 * each, x.element_size())
-    blocks = triton.cdiv(columns, shape["PIXELS"] - 2)
-    _reduce[(triton.cdiv(rows, shape["ROWS"]) * blocks, images)](
-        x, factors, out, height, width, *size, blocks, triton.cdiv(columns, blocks),
-        channels, inner, upsample, WIDE=4 * each, **shape,
+    parts, blocks = triton.cdiv(inner, 4), triton.cdiv(columns, PIXELS - 2)
+    shape = _shape(x, rows, blocks)
+    _reduce[(triton.cdiv(rows, shape["ROWS"]) * blocks * parts, images)](
+        x, _packed(weights, x.dtype), out, height, width, *size, blocks, triton.cdiv(columns, blocks),
+        channels, inner, upsample, **shape,
     )  # fmt: skip
     return out
