@@ -1,4 +1,4 @@
-"""A frozen convolution and a ReLU: one kernel of cuDNN on CUDA, where a bias and a ReLU alone take as long."""
+"""A frozen convolution and a ReLU: one cuDNN kernel on CUDA, where bias and ReLU take as long as it alone."""
 
 import torch
 import torch.nn.functional as F
