@@ -29,6 +29,13 @@ def toy_protocol() -> dict[str, Any]:
             {"method": "full", "photos": [5], "training": STEPS},
             {"method": "lora", "photos": [1, 5], "ranks": [1], "anchors": ["w"], "training": STEPS},
             {"method": "lora", "photos": [5], "ranks": [2], "anchors": ["w+"], "training": STEPS},
+            {
+                "method": "lora-pti",
+                "photos": [5],
+                "ranks": [1],
+                "training": STEPS,
+                "pivoting": STEPS | {"rate": 0.05},
+            },
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},
         ],
     }

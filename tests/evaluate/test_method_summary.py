@@ -66,7 +66,7 @@ def test_verdicts_on_the_claim_that_full_tuning_overfits(figure, step, people, v
     claim = next(claim for claim in CLAIMS if claim.others == ("full",) and figure in claim.figures)
     (found,) = compare(summarise(rows), claim)
     assert found.verdict == verdict
-    assert found.difference == pytest.approx(-step) and found.lora - found.theirs == pytest.approx(-step)
+    assert found.difference == pytest.approx(-step) and found.ours - found.theirs == pytest.approx(-step)
 
 
 def test_a_claim_about_photos_is_compared_at_each_number_of_them():
@@ -78,3 +78,17 @@ def test_a_claim_about_photos_is_compared_at_each_number_of_them():
     ]
     claim = next(claim for claim in CLAIMS if claim.by_photos)
     assert sorted(c.photos for c in compare(summarise(rows), claim)) == [1, 50]
+
+
+def test_what_is_bent_around_a_photo_is_compared_with_what_else_is():
+    rows = [
+        row(p, method, rank, 50, view30_identity=value + 0.01 * p)
+        for p in range(6)
+        for method, rank, value in (("lora-pti", 1, 0.9), ("lora", 1, 0.8), ("lora", 4, 0.85))
+    ]
+    rows += [row(p, "pti", 0, 0, view30_identity=0.7 + 0.01 * p) for p in range(6)]
+    claim = next(claim for claim in CLAIMS if claim.ours == "lora-pti")
+    found = {c.other: c for c in compare(summarise(rows), claim)}
+    assert set(found) == {"pti", "lora"} and found["lora"].theirs == pytest.approx(0.825)
+    assert [found[other].difference for other in ("pti", "lora")] == pytest.approx([0.2, 0.1])
+    assert {c.verdict for c in found.values()} == {"agrees"} and found["pti"].adapter == "lora-pti"

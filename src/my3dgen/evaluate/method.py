@@ -17,8 +17,8 @@ import torch
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_bench import other_row
-from my3dgen.evaluate.method_protocol import Protocol, Row
+from my3dgen.evaluate.method_bench import lender
+from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
@@ -105,20 +105,23 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     people = asked.protocol.tuning_people
     protocol = replace(asked.protocol, people=people)
     first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
-    if first[0].training is None or method == "control":
-        raise UserError(f"'{method}' has no rate of its own; choose pti, full or lora")
-    rows = []
+    part = "pivoting" if method == "lora-pti" else "training"
+    if getattr(first[0], part) is None or method == "control":
+        raise UserError(f"'{method}' has no rate of its own; choose pti, full, lora or lora-pti")
+    rows: dict[float, list[Row]] = {}
     for rate in rates:
         for row in first:
-            assert row.training is not None
-            training = replace(row.training, rate=rate, steps=steps or row.training.steps)
-            rows.append(replace(row, training=training, variant=f"-{training.steps}-{rate:g}"))
+            now = getattr(row, part)
+            tried = replace(now, rate=rate, steps=steps or now.steps)
+            named = {part: tried, "variant": f"-{tried.steps}-{rate:g}"}
+            rows.setdefault(rate, []).append(replace(row, **named))
     prior = checked_prior(asked.prior)
     with taken(asked.out):
-        made = measure(asked.place(prior, protocol), rows, RowPlan(protocol, people))
+        every = [row for of_rate in rows.values() for row in of_rate]
+        made = measure(asked.place(prior, protocol), every, RowPlan(protocol, people))
     table = []
-    for rate in rates:
-        of_rate = [made[row] for row in rows if row.training is not None and row.training.rate == rate]
+    for rate in rows:
+        of_rate = [made[row] for row in rows[rate]]
         errors = [result["error"] for result in of_rate if "error" in result]
         (summary,) = summarise([r for r in of_rate if "error" not in r]) or [{"figures": {}}]
         figures = {n: summary["figures"][n]["mean"] for n in TUNED_BY if n in summary["figures"]}
@@ -138,29 +141,27 @@ class RowPlan:
 
         The longest rows come first, so that no process is left alone with one at the end.
         """
-        controls = [row for row in rows if row.method == "control"]
-        borrowed = [other_row(row, self.protocol) for row in controls]
+        late = [row for row in rows if row.method in BORROWING]
+        borrowed = [lender(row, self.protocol) for row in late]
         needed = [*rows, *borrowed]
         anchors = {(row.person, row.photos, row.anchors): row for row in needed if row.photos}
-        others = [row for row in rows if row.method != "control"]
+        others = [row for row in rows if row not in late]
         extra = [row for row in dict.fromkeys(borrowed) if row not in others]
         learning = [Job("row", row) for row in others] + [Job("model", row) for row in extra]
         return [
             [Job("person", row) for row in {row.person: row for row in needed}.values()],
             [Job("anchors", row) for row in sorted(anchors.values(), key=lambda row: -row.photos)],
             sorted(learning, key=lambda job: -work_of(job.row, self.protocol)),
-            [Job("row", row) for row in controls],
+            [Job("row", row) for row in sorted(late, key=lambda row: -work_of(row, self.protocol))],
         ]
 
 
 def work_of(row: Row, protocol: Protocol) -> int:
     """Pictures that training sees, a rough measure of how long a row takes."""
-    if row.training is None:
-        return 0
-    times = 1
-    if row.method == "pti":
-        times = protocol.album - protocol.learned + protocol.moments
-    return row.training.steps * row.training.batch * times
+    each = row.training if row.method == "pti" else row.pivoting
+    once = 0 if row.training is None or row.method in ("pti", *BORROWING) else row.training
+    times = protocol.album - protocol.learned + protocol.moments
+    return (once.steps * once.batch if once else 0) + (each.steps * each.batch * times if each else 0)
 
 
 def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> dict[Row, Result]:

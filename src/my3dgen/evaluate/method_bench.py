@@ -35,7 +35,7 @@ from my3dgen.evaluate.method_learn import (
     with_adapter,
 )
 from my3dgen.evaluate.method_people import Case, make_photos, make_views, read_case
-from my3dgen.evaluate.method_protocol import Protocol, Row
+from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
 from my3dgen.evaluate.method_shape import depth_error, floaters
 from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
 from my3dgen.evaluate.metrics import Score, load_judge, mean_score
@@ -127,7 +127,7 @@ class Bench:
         case = self.person(row.person, stages)
         needs, asked = ["views"], self.protocol
         question: list[Any] = [
-            asdict(row.training) if row.training else None,
+            *(asdict(part) if part else None for part in (row.training, row.pivoting)),
             asdict(asked.inversion),
             [asked.samples, asked.sample_yaw, asked.interpolations, asked.interpolation_steps],
             self.seed,
@@ -139,8 +139,8 @@ class Bench:
         if row.method == "lora":
             path, seconds = self.model(row, case, stages)
             needs.append(model_name(row))
-        if row.method == "control":
-            other = other_row(row, asked)
+        if row.method in BORROWING:
+            other = lender(row, asked)
             others = self.stages(other.person)
             path, seconds = self.model(other, self.person(other.person, others), others)
             question.append(others.stamps[model_name(other)]["asked"])
@@ -150,7 +150,7 @@ class Bench:
             forget_peak_memory(device)
             if path is not None:
                 own = anchors if row.method == "control" else None
-                learned = with_adapter(self.prior, asked, path, own, seconds, self.seed)
+                learned = with_adapter(self.prior, asked, row, path, own, seconds, self.seed)
             else:
                 photos = case.test if album is None else album
                 learned = learn(self.prior, asked, row, photos, anchors, self.seed)
@@ -237,9 +237,10 @@ def model_name(row: Row) -> str:
     return f"model-{row.name}"
 
 
-def other_row(row: Row, protocol: Protocol) -> Row:
-    """The row whose adapter a control borrows."""
-    return replace(row, person=protocol.after(row.person), method="lora")
+def lender(row: Row, protocol: Protocol) -> Row:
+    """The row whose adapter another one borrows: the person's own, or for a control the next person's."""
+    person = protocol.after(row.person) if row.method == "control" else row.person
+    return replace(row, person=person, method="lora", pivoting=None, variant="")
 
 
 def prefixed(part: str, figures: dict[str, float]) -> dict[str, float]:

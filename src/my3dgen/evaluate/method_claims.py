@@ -1,6 +1,6 @@
 """The paper's claims put to the benchmark's figures: does each agree, with what certainty?
 
-A claim is a list of comparisons, each of lora of rank 1 with another method in one figure. A comparison
+A claim is a list of comparisons, each of an adapter of rank 1 with another method in one figure. A comparison
 agrees when the 95 % interval of the paired difference lies on the claimed side of zero, does not agree when
 it lies on the other, and is open when it holds zero, or when fewer than `ENOUGH` people have both, for then
 the interval is too narrow.
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from my3dgen.evaluate.method_summary import lower_is_better
+from my3dgen.evaluate.method_summary import REFERENCES, lower_is_better
 
 ENOUGH = 5
 Verdict = Literal["agrees", "does not agree", "open"]
@@ -24,6 +24,9 @@ NAMES: dict[str, str] = {
     "views_ssim": "SSIM of unseen views",
     "views_perceptual": "perceptual distance of unseen views",
     "views_identity": "identity of unseen views",
+    "view30_psnr": "PSNR 30° aside",
+    "view30_perceptual": "perceptual distance 30° aside",
+    "view30_identity": "identity 30° aside",
     "view45_identity": "identity 45° aside",
     "samples_identity": "identity of samples",
     "samples_diversity": "diversity of samples",
@@ -41,8 +44,10 @@ class Claim:
     title: str
     words: str
     others: tuple[str, ...]
-    """Methods that lora shall be better than."""
+    """Methods that an adapter shall be better than."""
     figures: tuple[str, ...]
+    ours: str = "lora"
+    """The adapter as it is, or bent around each photo."""
     by_photos: bool = False
     """Whether to compare at every number of photos, or at the most alone."""
 
@@ -55,16 +60,32 @@ CLAIMS = (
         ("prior-w", "prior-w+", "pti"),
         (
             *("heldout_psnr", "heldout_ssim", "heldout_perceptual", "heldout_identity"),
+            *("view30_psnr", "view30_perceptual", "view30_identity"),
             *("views_psnr", "views_ssim", "views_perceptual", "views_identity", "view45_identity"),
             *("floaters", "depth_error"),
         ),
+    ),
+    Claim(
+        "Bent around one photo, an adapter still knows the others",
+        "Pivotal tuning of the person's adapter meets a photo as nearly as that of all weights of the prior, "
+        "and other views better: what the photo does not show comes from the others.",
+        ("prior-w+", "pti", "lora"),
+        (
+            *("heldout_psnr", "heldout_identity", "view30_psnr", "view30_perceptual", "view30_identity"),
+            *("views_psnr", "views_perceptual", "views_identity", "view45_identity"),
+            *("floaters", "depth_error"),
+        ),
+        ours="lora-pti",
     ),
     Claim(
         "It does not overfit as full tuning does",
         "Tuning all weights on the same photos leaves floaters and wrong shapes in other views; the few "
         "numbers of an adapter can't.",
         ("full",),
-        ("heldout_identity", "views_psnr", "views_perceptual", "views_identity", "floaters", "depth_error"),
+        (
+            *("heldout_identity", "view30_psnr", "view30_perceptual", "view30_identity"),
+            *("views_psnr", "views_perceptual", "views_identity", "floaters", "depth_error"),
+        ),
         by_photos=True,
     ),
     Claim(
@@ -92,16 +113,18 @@ CLAIMS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of lora of rank 1 against another method's."""
+    """One figure of an adapter of rank 1 against another method's."""
 
+    adapter: str
+    """`lora` or `lora-pti`."""
     other: str
     photos: int
     anchors: str
     figure: str
-    lora: float
+    ours: float
     theirs: float
     difference: float
-    """lora minus the other, mean over people who have both."""
+    """The adapter's minus the other's, mean over people who have both."""
     low: float | None
     high: float | None
     verdict: Verdict
@@ -115,24 +138,27 @@ class Comparison:
 def compare(summary: Sequence[Mapping[str, Any]], claim: Claim) -> list[Comparison]:
     """The comparisons of a claim that the results have figures for."""
     by_group = {(e["method"], e["rank"], e["photos"], e["anchors"]): e for e in summary}
-    made = []
+    made, suffix = [], REFERENCES[claim.ours]
     for other in claim.others:
-        entries = [e for e in summary if e["method"] == other and e["against"] is not None]
+        entries = [e for e in summary if e["method"] == other and e.get(f"against{suffix}") is not None]
+        entries = [e for e in entries if e["rank"] <= 1]
         if entries and not claim.by_photos:
             entries = [max(entries, key=lambda e: (e["photos"], e["anchors"] == "w"))]
         for entry in entries:
-            reference = by_group[tuple(entry["against"])]
+            reference = by_group[tuple(entry[f"against{suffix}"])]
+            differences = entry[f"differences{suffix}"] or {}
             for figure in claim.figures:
-                if figure not in (entry["differences"] or {}):
+                if figure not in differences:
                     continue
-                apart = entry["differences"][figure]
+                apart = differences[figure]
                 made.append(
                     Comparison(
+                        adapter=claim.ours,
                         other=other,
                         photos=entry["photos"],
                         anchors=entry["anchors"],
                         figure=figure,
-                        lora=reference["figures"][figure]["mean"],
+                        ours=reference["figures"][figure]["mean"],
                         theirs=entry["figures"][figure]["mean"],
                         difference=-apart["mean"],
                         low=None if apart["high"] is None else -apart["high"],
@@ -144,7 +170,7 @@ def compare(summary: Sequence[Mapping[str, Any]], claim: Claim) -> list[Comparis
 
 
 def judge(figure: str, apart: Mapping[str, Any]) -> Verdict:
-    """Whether lora is better, from the interval of the other's figure minus lora's."""
+    """Whether the adapter is better, from the interval of the other's figure minus the adapter's."""
     low, high = apart["low"], apart["high"]
     if apart["people"] < ENOUGH or low is None or high is None or low <= 0 <= high:
         return "open"

@@ -68,13 +68,15 @@ def learn(
 
 
 def with_adapter(
-    prior: Prior, protocol: Protocol, path: Path, anchors: Anchors | None, seconds: float, seed: int
+    prior: Prior, protocol: Protocol, row: Row, path: Path, anchors: Anchors | None, seconds: float, seed: int
 ) -> Learned:
-    """A method with the adapter of the person file at `path`, or with other `anchors` than that file's."""
+    """A row's method with the adapter of the person file at `path`, perhaps with other `anchors` than that
+    file's."""
     person = Person.load(path, prior)
     if anchors is not None:
         person = new_person(prior, person.adapter, anchors)
-    method = personalised(prior, person, protocol.inversion.config("w", seed))
+    pivoting = None if row.pivoting is None else row.pivoting.tuning(seed)
+    method = personalised(prior, person, protocol.inversion.config("w", seed), pivoting=pivoting)
     parameters = int(person.facts()["trainable_parameters"])
     return Learned(method, person.anchors, parameters, path.stat().st_size, seconds)
 

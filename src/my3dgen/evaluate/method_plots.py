@@ -22,6 +22,7 @@ COLOURS = {
     "pti": "#cc8400",
     "full": "#b2182b",
     "lora": "#2166ac",
+    "lora-pti": "#41a5d6",
     "control": "#762a83",
 }
 TITLES = {
@@ -30,6 +31,7 @@ TITLES = {
     "pti": "prior, PTI",
     "full": "all weights",
     "lora": "LoRA",
+    "lora-pti": "LoRA, PTI",
     "control": "another's LoRA",
 }
 OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")

@@ -6,6 +6,7 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `pti`: the prior's inversion, then all weights tuned on each photo by itself (no album, so 0 photos).
 - `full`: all weights tuned on the album; `lora`: an adapter of a rank. Both search the alpha-space of the
   anchors, which are the album's photos inverted in W or W+.
+- `lora-pti`: as `lora`, then the adapter tuned on each photo by itself.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -30,8 +31,10 @@ from my3dgen.tune import TuneConfig
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
-METHODS = ("prior-w", "prior-w+", "pti", "full", "lora", "control")
-RANKED = ("lora", "control")
+METHODS = ("prior-w", "prior-w+", "pti", "full", "lora", "lora-pti", "control")
+RANKED = ("lora", "lora-pti", "control")
+BORROWING = ("lora-pti", "control")
+"""Methods that begin with the adapter of a `lora` row, which is learned only once."""
 SPACES = ("w", "w+")
 OWN_SEEDS = HELD_OUT_SEEDS[RESERVED + MOST_SEEDS * SPAN :]
 """Held-out seeds that no evaluation of a prior can ask for."""
@@ -83,6 +86,8 @@ class Entry:
     ranks: tuple[int, ...] = (0,)
     """0 where there is no adapter."""
     training: Training | None = None
+    pivoting: Training | None = None
+    """Of the adapter on a photo; of `lora-pti` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +101,7 @@ class Row:
     photos: int
     anchors: str
     training: Training | None = None
+    pivoting: Training | None = None
     variant: str = ""
     """Tells rows apart that differ in their settings alone."""
 
@@ -168,6 +174,7 @@ class Protocol:
                 photos=count,
                 anchors=space,
                 training=entry.training,
+                pivoting=entry.pivoting,
             )
             for person in people
             for entry in kept
@@ -187,8 +194,9 @@ class Protocol:
         for entry in content["methods"]:
             if not any(entry["ranks"]):
                 del entry["ranks"]
-            if entry["training"] is None:
-                del entry["training"]
+            for name in ("training", "pivoting"):
+                if entry[name] is None:
+                    del entry[name]
         return content
 
 
@@ -273,10 +281,21 @@ def _entry(content: Any, learned: int) -> Entry:
         ranks = _integers(values.get("ranks"), f"{method}: ranks", 1, MAX_RANK)
     elif "ranks" in values:
         raise ValueError(f"'{method}' has no ranks")
-    training = None
+    training = pivoting = None
     if not method.startswith("prior-"):
         training = _settings(values.get("training", {}), Training, f"{method}: training")
-    return Entry(method=method, photos=photos, anchors=tuple(anchors), ranks=ranks, training=training)
+    if method == "lora-pti":
+        pivoting = _settings(values.get("pivoting", {}), Training, f"{method}: pivoting")
+    elif "pivoting" in values:
+        raise ValueError(f"'{method}' has no pivoting")
+    return Entry(
+        method=method,
+        photos=photos,
+        anchors=tuple(anchors),
+        ranks=ranks,
+        training=training,
+        pivoting=pivoting,
+    )
 
 
 def _settings(content: Any, kind: type, name: str) -> Any:
@@ -300,7 +319,7 @@ def _check_names(values: Mapping[str, Any], kind: type, name: str, *, all_of_the
     known = {f.name for f in fields(kind)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"{name} has the unknown entry {unknown[0][:40]!r}")
-    optional = {"inversion", "anchors", "ranks", "training"}
+    optional = {"inversion", "anchors", "ranks", "training", "pivoting"}
     if all_of_them and (missing := sorted(known - optional - set(values))):
         raise ValueError(f"{name} lacks '{missing[0]}'")
 

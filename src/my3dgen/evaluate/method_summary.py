@@ -32,6 +32,10 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+REFERENCES = {"lora": "", "lora-pti": "_pti"}
+"""Methods that others are compared with, and what tells the figures apart."""
+
+
 def lower_is_better(figure: str) -> bool:
     """Whether less of a figure is better."""
     return any(word in figure for word in LOWER)
@@ -43,6 +47,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str
     `figures` holds `mean`, `low`, `high` and `people` of each figure; `against` is the group compared with,
     lora of rank 1 with the same photos and anchors if there is one, else with the most photos; `differences`
     has the same values of the paired differences (None for the reference itself, or without one).
+    `against_pti` and `differences_pti` are the same against lora-pti.
     """
     groups: dict[Group, dict[int, dict[str, float]]] = {}
     for row in rows:
@@ -50,24 +55,23 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str
             groups.setdefault(group_of(row), {})[row["person"]] = figures_of(row)
     summary = []
     for group, people in groups.items():
-        reference = reference_of(group, groups)
         entry: dict[str, Any] = dict(zip(("method", "rank", "photos", "anchors"), group, strict=True))
         entry["people"] = len(people)
         entry["figures"] = intervals(people, seed)
-        entry["against"] = list(reference) if reference else None
-        entry["differences"] = None
-        if reference is not None:
-            entry["differences"] = intervals(paired(people, groups[reference]), seed)
+        for method, suffix in REFERENCES.items():
+            reference = reference_of(group, groups, method)
+            apart = None if reference is None else intervals(paired(people, groups[reference]), seed)
+            entry[f"against{suffix}"], entry[f"differences{suffix}"] = reference and list(reference), apart
         summary.append(entry)
     return summary
 
 
-def reference_of(group: Group, groups: Mapping[Group, Any]) -> Group | None:
-    """Which group of lora of rank 1 a group is compared with."""
-    same = ("lora", 1, group[2], group[3])
+def reference_of(group: Group, groups: Mapping[Group, Any], method: str = "lora") -> Group | None:
+    """Which group of a method's rank 1 a group is compared with."""
+    same = (method, 1, group[2], group[3])
     if same in groups and same != group:
         return same
-    others = [other for other in groups if other[:2] == ("lora", 1) and other != group]
+    others = [other for other in groups if other[:2] == (method, 1) and other != group]
     return max(others, key=lambda other: (other[2], other[3] == "w"), default=None) if same != group else None
 
 

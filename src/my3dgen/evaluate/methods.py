@@ -1,10 +1,10 @@
 """The ways to reproduce a person that are compared: the prior alone, LoRA, and all weights tuned.
 
 Each inverts a photo in its own latent space, all with the same number of steps a photo. The prior alone
-searches W or W+; with pivotal tuning (PTI) all its weights then bend around each photo. A personalised
-generator searches the alpha-space of its anchors, as the paper does: elsewhere it has learned nothing about
-the person. The prior starts where `invert` starts it: from its encoder, or from one latent fitted to all
-photos given. That comes on top of the steps and makes the baseline stronger.
+searches W or W+. A personalised generator searches the alpha-space of its anchors, as the paper does:
+elsewhere it has learned nothing about the person. With pivotal tuning (PTI) all weights of the prior, or the
+person's adapter, then bend around each photo. The prior starts where `invert` starts it: from its encoder, or
+from one latent fitted to all photos given. That comes on top of the steps and makes the baseline stronger.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,13 @@ from my3dgen.faces.album import Album
 from my3dgen.invert import FEW, PLACE_FACTOR, InvertConfig, invert, place
 from my3dgen.lora import Adapter, new_adapter
 from my3dgen.person import Person, new_person
-from my3dgen.pivot import tune_all_on_photo
+from my3dgen.pivot import tune_all_on_photo, tune_on_photo
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
+
+Model = tuple[Generator, Adapter | None]
+"""What draws."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Found:
 
     ws: Float[Tensor, "batch num_ws w_dim"]
     cameras: Float[Tensor, "batch 25"]
-    generators: tuple[Generator, ...] | None = None
-    """A generator for each photo, where a method makes them; they take the place of the method's."""
+    own: tuple["Model", ...] | None = None
+    """A model for each photo, where a method makes them; they take the place of the method's."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Method:
     adapter: Adapter | None
     invert: Callable[[Album, bool], Found]
     """Latents and cameras of photos; the flag says whether cameras may be corrected."""
+
+    def models(self, found: Found) -> tuple[Model, ...]:
+        """What draws each of the photos found."""
+        return found.own or ((self.generator, self.adapter),) * len(found.ws)
 
 
 def prior_alone(prior: Prior, config: InvertConfig, name: str = "prior") -> Method:
@@ -67,22 +74,36 @@ def pivotal(prior: Prior, config: InvertConfig, tuning: TuneConfig, name: str = 
     def find(album: Album, correct_cameras: bool) -> Found:
         found = alone.invert(album, correct_cameras)
         tuned = [tune_all_on_photo(prior, album, found, i, tuning) for i in range(len(album))]
-        return replace(found, generators=tuple(tuned))
+        return replace(found, own=tuple((generator, None) for generator in tuned))
 
     return Method(name, f"{alone.latent}, then all weights", prior.generator, None, find)
 
 
-def personalised(prior: Prior, person: Person, config: InvertConfig, name: str = "lora") -> Method:
-    """A person's generator, inverting in the alpha-space of the person's anchors."""
+def personalised(
+    prior: Prior,
+    person: Person,
+    config: InvertConfig,
+    name: str = "lora",
+    pivoting: TuneConfig | None = None,
+) -> Method:
+    """A person's generator, inverting in the alpha-space of the person's anchors; with `pivoting` the adapter
+    then bends around each photo."""
 
     def find(album: Album, correct_cameras: bool) -> Found:
         # `place` multiplies by PLACE_FACTOR itself
         more = times(config, factor_for(album) // PLACE_FACTOR)
         found = place(prior, person, album, replace(more, cameras=correct_cameras))
-        return Found(found.ws, found.cameras)
+        if pivoting is None:
+            return Found(found.ws, found.cameras)
+        tuned = [
+            tune_on_photo(prior, adapter, album, found, i, pivoting).to(device) for i in range(len(album))
+        ]
+        return Found(found.ws, found.cameras, tuple((prior.generator, own) for own in tuned))
 
-    adapter = person.adapter.to(prior.generator.w_avg.device)
-    return Method(name, "alpha-space", prior.generator, adapter, find)
+    device = prior.generator.w_avg.device
+    adapter = person.adapter.to(device)
+    space = "alpha-space" if pivoting is None else "alpha-space, then the adapter"
+    return Method(name, space, prior.generator, adapter, find)
 
 
 def factor_for(album: Album) -> int:

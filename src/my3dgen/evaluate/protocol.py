@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.evaluate.methods import Found, Method
+from my3dgen.evaluate.methods import Found, Method, Model
 from my3dgen.evaluate.metrics import Images, Judge, Score
 from my3dgen.evaluate.true_views import Moment, seen_from
 from my3dgen.faces.album import Album
@@ -85,10 +85,8 @@ def found_pictures(method: Method, found: Found) -> Images:
     """The photos as a method found them, each by its own camera."""
     device = method.generator.w_avg.device
     ws, cameras = found.ws.to(device), found.cameras.to(device)
-    if found.generators is None:
-        return reproduce(method.generator, method.adapter, ws, cameras)
-    each = zip(found.generators, ws.split(1), cameras.split(1), strict=True)
-    return torch.cat([reproduce(own, method.adapter, w, camera) for own, w, camera in each])
+    each = zip(method.models(found), ws.split(1), cameras.split(1), strict=True)
+    return torch.cat([reproduce(*model, w, camera) for model, w, camera in each])
 
 
 def held_out(method: Method, album: Album, judge: Judge) -> Reproduction:
@@ -110,29 +108,25 @@ def novel_views(method: Method, moments: Sequence[Moment], judge: Judge) -> list
         sources = [select(moment.album, [moment.album.names[moment.source]]) for moment in some]
         found = method.invert(joined(sources), True)
         for place, moment in enumerate(some):
-            generator = method.generator if found.generators is None else found.generators[place]
             cameras = seen_from(found.cameras[place], moment.exact, moment.source)
-            seen.append(_seen(method, generator, found.ws[place : place + 1], cameras, moment.album, judge))
+            model = method.models(found)[place]
+            seen.append(_seen(model, found.ws[place : place + 1], cameras, moment.album, judge))
     return seen
 
 
 @torch.no_grad()
 def _seen(
-    method: Method,
-    generator: Generator,
+    model: Model,
     ws: Float[Tensor, "1 num_ws w_dim"],
     cameras: Float[Tensor, "batch 25"],
     views: Album,
     judge: Judge,
 ) -> Seen:
-    device = method.generator.w_avg.device
-    wanted, ws, cameras = (
-        targets_of(views, method.generator.config, device),
-        ws.to(device),
-        cameras.to(device),
-    )
-    planes = generator.planes(ws, method.adapter)
-    made = [generator.render(planes, camera, ws, method.adapter) for camera in cameras.split(1)]
+    generator, adapter = model
+    ws, cameras = ws.to(generator.w_avg.device), cameras.to(generator.w_avg.device)
+    wanted = targets_of(views, generator.config, ws.device)
+    planes = generator.planes(ws, adapter)
+    made = [generator.render(planes, camera, ws, adapter) for camera in cameras.split(1)]
     images = torch.cat([one.image for one in made]).clamp(-1, 1)
     depth, opacity = (torch.cat([getattr(one, name)[:, 0] for one in made]) for name in ("depth", "opacity"))
     scores = judge.score(images, wanted.images, wanted.masks, cameras)
