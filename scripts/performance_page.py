@@ -38,7 +38,7 @@ def main() -> None:
     found = {kind: json.loads((RESULTS / f"{kind}.json").read_text()) for kind in KINDS if has(kind)}
     if not found:
         raise SystemExit(f"{RESULTS} holds no results; run my3dgen bench with --out first")
-    text = (DOCS / "performance.in.md").read_text(encoding="utf-8")
+    text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     if "render" in found:
         roofline(found["render"], DOCS / "pictures" / "roofline.png")
     parts = {f"table:{kind}": table(result) for kind, result in found.items()}
