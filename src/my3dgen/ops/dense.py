@@ -26,10 +26,13 @@ def dense(
 
     A `change` is added after the gain: it is not divided by sqrt(inputs) (EG3D spec 5.3).
     """
-    weight, bias = weight.to(x.dtype) * (lr_mul / math.sqrt(weight.shape[1])), bias.to(x.dtype) * lr_mul
-    y = product(x, weight, bias) if bias.ndim == 1 else F.linear(x, weight) + bias
+    weight, bias, gain = weight.to(x.dtype), bias.to(x.dtype), lr_mul / math.sqrt(weight.shape[1])
+    if bias.ndim == 1:
+        y = product(x, weight * gain, bias * lr_mul)
+    else:
+        y = torch.addmm(bias, x.expand(max(len(x), len(bias)), -1), weight.T, beta=lr_mul, alpha=gain)
     if change is not None:
-        y = y + change.linear(x)
+        y = change.added(y, x)
     return F.leaky_relu(y, 0.2) * math.sqrt(2) if activation == "lrelu" else y
 
 

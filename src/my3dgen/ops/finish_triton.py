@@ -24,22 +24,25 @@ GAIN = tl.constexpr(math.sqrt(2))
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
-def with_few(total, few, factors, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr):
-    """`total`, `pixel channel`, plus an image's few channels, `pixel inner`, times factors, `inner channel`.
+def with_few(
+    total, few, factors, scale, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr
+):  # fmt: skip
+    """`total`, `pixel channel`, plus scale times an image's few channels, `pixel inner`, times factors,
+    `channel inner`.
 
     Adding to `total`, not to zeros, keeps the threads' pixels and channels those of `total`.
     """
     for i in tl.static_range(INNER):
         one = tl.load(few + pixel * INNER + i, mask=inside, other=0.0)
-        factor = tl.load(factors + i * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)
-        total += one[:, None] * factor[None]
+        factor = tl.load(factors + channel * INNER + i, mask=channel < CHANNELS, other=0.0)
+        total += one[:, None] * (factor.to(tl.float32) * scale)[None]
     return total
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _forward(
-    features, norms, biases, noise, few, factors, out, pixels, noise_stride, clamp,
+    features, norms, biases, noise, few, factors, out, pixels, noise_stride, clamp, scale,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, CLAMPED: tl.constexpr,
     ACTIVATE: tl.constexpr, NOISY: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
@@ -55,7 +58,7 @@ def _forward(
     if INNER:
         few += image * pixels * INNER
         factors += image * CHANNELS * INNER
-        x = with_few(x, few, factors, pixel, pixel < pixels, channel, CHANNELS, INNER)
+        x = with_few(x, few, factors, scale, pixel, pixel < pixels, channel, CHANNELS, INNER)
     x = x * norm[None] + bias[None]
     if NOISY:
         x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
@@ -111,7 +114,9 @@ class Few(NamedTuple):
     channels: Float[Tensor, "batch inner height width"]
     """In float32, channels-last."""
     factors: Float[Tensor, "batch channels inner"]
-    """In float32."""
+    """What the features get of each."""
+    scale: float
+    """Of all factors."""
 
 
 class _Options(NamedTuple):
@@ -172,21 +177,21 @@ def _run(
     out = torch.empty_like(features)
     block = triton.next_power_of_2(channels)
     pixels = max(1, ELEMENTS // block)
-    few_channels, factors, inner = arguments_of(few, norms)
+    few_channels, factors, scale, inner = arguments_of(few, norms)
     _forward[(triton.cdiv(height * width, pixels), images)](
         features, norms, biases, tensor_or(noise, norms), few_channels, factors, out,
-        height * width, stride_of(noise), options.clamp or 0.0,
+        height * width, stride_of(noise), options.clamp or 0.0, scale,
         CHANNELS=channels, BLOCK=block, PIXELS=pixels, INNER=inner, **options.flags(noise),
     )  # fmt: skip
     return out
 
 
-def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Few channels, factors with neighbouring channels side by side, and their number; 0 without any."""
+def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, float, int]:
+    """Few channels, factors, their scale and their number; 0 without any."""
     if few is None:
-        return other, other, 0
+        return other, other, 0.0, 0
     channels = few.channels.contiguous(memory_format=torch.channels_last)
-    return channels, few.factors.mT.contiguous(), few.factors.shape[-1]
+    return channels, few.factors.contiguous(), few.scale, few.factors.shape[-1]
 
 
 def tensor_or(tensor: Tensor | None, other: Tensor) -> Tensor:

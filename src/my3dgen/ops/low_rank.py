@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,10 +25,13 @@ class LowRank:
 
     def product(self) -> Float[Tensor, "*batch outputs inputs"]:
         """The change itself."""
-        return self.scale * (self.B @ self.A)
+        return (self.B * self.scale) @ self.A
 
-    def linear(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
-        """`x @ change.T` without forming the change."""
+    def added(
+        self, y: Float[Tensor, "some_batch outputs"], x: Float[Tensor, "some_batch inputs"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """`y + x @ change.T` without forming the change."""
         if not self.batched:
-            return self.scale * ((x @ self.A.mT) @ self.B.mT)
-        return self.scale * ((x[:, None] @ self.A.mT) @ self.B.mT)[:, 0]
+            return torch.addmm(y, x @ self.A.mT, self.B.mT, alpha=self.scale)
+        few = self.A @ x[:, :, None]
+        return torch.baddbmm(y[:, :, None], self.B.expand(len(few), -1, -1), few, alpha=self.scale)[..., 0]

@@ -77,7 +77,7 @@ def _reduce(
     CHANNELS: tl.constexpr, INNER: tl.constexpr, UP: tl.constexpr,
     ROWS: tl.constexpr, PIXELS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """`factors` are as `_packed`; results `image pixel inner`, in float32."""
+    """`factors` are as in `conv_each_fused`; results `image pixel inner`, in float32."""
     PARTS: tl.constexpr = (INNER + 3) // 4
     part = tl.program_id(0) % PARTS
     block = tl.program_id(0) // PARTS % blocks
@@ -148,30 +148,21 @@ def _is_small(device: torch.device) -> bool:
     return torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor < 120 * 1024
 
 
-def _packed(
-    weights: Float[Tensor, "batch inner inputs 3 3"], dtype: torch.dtype
-) -> Float[Tensor, "batch parts inputs 4 4 4"]:
-    """`image part channel i j inner`, with zeros for the fourth taps and beyond the last results."""
-    images, inner, channels = weights.shape[:3]
-    packed = weights.new_zeros(images, triton.cdiv(inner, 4), channels, 4, 4, 4, dtype=dtype)
-    for part, some in enumerate(weights.split(4, 1)):
-        packed[:, part, :, :3, :3, : some.shape[1]] = some.permute(0, 2, 3, 4, 1)
-    return packed
-
-
 @torch.no_grad()
 def conv_each_fused(
     x: Float[Tensor, "batch inputs height width"],
-    weights: Float[Tensor, "batch inner inputs 3 3"],
+    factors: Float[Tensor, "batch parts inputs 4 4 4"],
+    inner: int,
     upsample: bool,
 ) -> Float[Tensor, "batch inner new_height new_width"]:
     """Each image convolved with its own weights, in float32 and channels-last.
 
-    The side stays, or becomes 2 * height + 1 by a transposed convolution with stride 2.
+    `factors` are the weights in the dtype of `x`, those of four results a part, `channel i j result`, with
+    zeros for the fourth taps and beyond the `inner` results. The side stays, or becomes 2 * height + 1 by a
+    transposed convolution with stride 2.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = x.shape
-    inner = weights.shape[1]
     size = (2 * height + 1, 2 * width + 1) if upsample else (height, width)
     rows, columns = (height + 1, width + 1) if upsample else size
     out = torch.empty(
@@ -180,7 +171,7 @@ def conv_each_fused(
     parts, blocks = triton.cdiv(inner, 4), triton.cdiv(columns, PIXELS - 2)
     shape = _shape(x, rows, blocks)
     _reduce[(triton.cdiv(rows, shape["ROWS"]) * blocks * parts, images)](
-        x, _packed(weights, x.dtype), out, height, width, *size, blocks, triton.cdiv(columns, blocks),
+        x, factors, out, height, width, *size, blocks, triton.cdiv(columns, blocks),
         channels, inner, upsample, **shape,
     )  # fmt: skip
     return out

@@ -99,21 +99,24 @@ def _fused_layer(
     clamp: float | None,
 ) -> Tensor:
     """`modulated_layer` on a GPU: between convolutions everything is one kernel, two with derivatives."""
+    from my3dgen.ops.change_triton import prepared
     from my3dgen.ops.finish_triton import Few, finish_fused, scale_fused
     from my3dgen.ops.fir_triton import low_pass_and_finish
     from my3dgen.ops.low_rank_triton import conv_each_fused
 
     if change is not None and not change.batched:
         weight, change = weight + change.product().reshape(weight.shape), None
-    norms = _demodulation(weight, styles, change)
     if torch.is_grad_enabled():
+        norms = _demodulation(weight, styles, change)
         y = _styled_conv(x, weight, styles, upsample, change)
         return finish_fused(_low_pass(y) if upsample else y, norms, bias, noise, clamp)
     x, few = scale_fused(x, styles), None
-    if change is not None:
-        k = weight.shape[-1]
-        channels = conv_each_fused(x, change.A.unflatten(-1, (-1, k, k)), upsample)
-        few = Few(_low_pass(channels) if upsample else channels, change.B.float() * change.scale)
+    if change is None:
+        norms = _demodulation(weight, styles, None)
+    else:
+        weight, norms, factors = prepared(weight, styles, change, x.dtype)
+        channels = conv_each_fused(x, factors, change.A.shape[1], upsample)
+        few = Few(_low_pass(channels) if upsample else channels, change.B, change.scale)
     y = _conv(x, weight.to(x.dtype), upsample)
     if upsample:
         return low_pass_and_finish(y, UP_GAIN, norms, bias, noise, clamp, few)
@@ -277,29 +280,8 @@ def _demodulation(
         # |W s|^2 + 2 scale <W s, B A s> + scale^2 |B A s|^2
         taps = weight.shape[2] * weight.shape[3]
         scaled = (change.A.unflatten(-1, (-1, taps)) * power[:, None, :, None]).flatten(2)
-        rough = scaled.is_cuda and not torch.is_grad_enabled()
-        cross, gram = (_rough_products if rough else _products)(scaled, weight.flatten(1), change.A)
+        cross, gram = scaled @ weight.flatten(1).T, scaled @ change.A.mT
         both = torch.add(cross.mT, change.B @ gram, alpha=change.scale / 2)  # batch outputs inner
         total = torch.add(total, (both * change.B).sum(-1), alpha=2 * change.scale)
         total = total.clamp_min(0)  # rounding may leave a vanishing norm below zero
     return torch.rsqrt(total + 1e-8)
-
-
-def _products(
-    scaled: Float[Tensor, "batch inner columns"],
-    weight: Float[Tensor, "outputs columns"],
-    A: Float[Tensor, "*some_batch inner columns"],
-) -> tuple[Float[Tensor, "batch inner outputs"], Float[Tensor, "batch inner inner"]]:
-    """`scaled` with the rows of the weight, and with those of its own image's A."""
-    return scaled @ weight.T, scaled @ A.mT
-
-
-def _rough_products(scaled: Tensor, weight: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
-    """`_products` to within some thousandths, as one product of bfloat16: a small part of the norm on a GPU.
-
-    Float32 leaves tensor cores idle, and a product per image of so few rows nearly all of the GPU.
-    """
-    rows = torch.cat([weight.bfloat16(), A.bfloat16().expand(len(scaled), -1, -1).flatten(0, 1)])
-    cross, all_pairs = (scaled.bfloat16() @ rows.T).to(scaled.dtype).tensor_split([len(weight)], dim=-1)
-    gram = all_pairs.unflatten(-1, (len(scaled), -1)).diagonal(dim1=0, dim2=2)
-    return cross, gram.movedim(-1, 0)
