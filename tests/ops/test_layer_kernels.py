@@ -153,7 +153,8 @@ def test_small_tensors_of_each_image(channels, outputs, inner, styled, dtype) ->
     made = prepared(weight, styles, change, dtype)
     assert torch.equal(made.weight, weight.to(dtype))
     assert made.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(made.factors, _packed(change.A.unflatten(-1, (-1, 3, 3)), dtype))
+    assert torch.equal(made.down, _packed(change.A.unflatten(-1, (-1, 3, 3)), dtype))
+    assert torch.equal(made.up, change.B.mT * 0.1)
     norms = modulated_conv._demodulation(weight, styles, change)
     torch.testing.assert_close(made.norms, norms, atol=0, rtol=2e-5 if dtype == torch.float32 else 2e-3)
 

@@ -62,12 +62,13 @@ def _prepare(
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _norms(
-    plain, products, B, out, columns, scale,
+    plain, products, B, out, up, columns, scale,
     OUTPUTS: tl.constexpr, INNER: tl.constexpr, BLOCK: tl.constexpr, RANK: tl.constexpr,
 ):  # fmt: skip
     """1 / sqrt(plain + 2 scale <W s, B A s> + scale^2 |B A s|^2 + 1e-8).
 
     `products` are of an image's scaled components with outputs' weights, then with all images' components.
+    `up` gets scale times B, as `image inner output`.
     """
     image = tl.program_id(1).to(tl.int64)
     output = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -77,11 +78,13 @@ def _norms(
     B += image * OUTPUTS * INNER
     products += image * INNER * columns
     factor = tl.load(B + (output * INNER)[:, None] + inner[None], mask=mask, other=0.0).to(tl.float32)
+    place = (image * INNER + inner)[None] * OUTPUTS + output[:, None]
+    tl.store(up + place, factor * scale, mask=mask)
     both = tl.load(products + (inner * columns)[None] + output[:, None], mask=mask, other=0.0).to(tl.float32)
     for other in range(INNER):
         one = tl.load(B + output * INNER + other, mask=real, other=0.0).to(tl.float32)
-        place = inner * columns + OUTPUTS + image * INNER + other
-        gram = tl.load(products + place, mask=inner < INNER, other=0.0).to(tl.float32)
+        pair = inner * columns + OUTPUTS + image * INNER + other
+        gram = tl.load(products + pair, mask=inner < INNER, other=0.0).to(tl.float32)
         both += one[:, None] * gram[None] * (scale / 2)
     total = tl.load(plain + image * OUTPUTS + output, mask=real, other=0.0)
     total += tl.sum(both * factor, 1) * (2 * scale)
@@ -96,8 +99,10 @@ class Prepared(NamedTuple):
     """In the features' dtype, channels-last."""
     norms: Float[Tensor, "batch outputs"]
     """Of the changed weights, in float32."""
-    factors: Float[Tensor, "batch parts inputs 4 4 4"]
-    """As `my3dgen.ops.low_rank_triton` reads them."""
+    down: Float[Tensor, "batch parts inputs 4 4 4"]
+    """A, as `my3dgen.ops.low_rank_triton` reads it."""
+    up: Float[Tensor, "batch inner outputs"]
+    """B times the scale, in float32."""
 
 
 @torch.no_grad()
@@ -128,9 +133,10 @@ def prepared(
     plain = power @ weight.square().sum((2, 3)).T
     products = matrix[outputs + components :] @ matrix[: outputs + components].T
     norms = torch.empty_like(plain)
+    up = norms.new_empty(images, inner, outputs)
     rank = triton.next_power_of_2(inner)
     block = min(64, ELEMENTS // rank)
     _norms[(triton.cdiv(outputs, block), images)](
-        plain, products, B, norms, products.shape[1], change.scale, outputs, inner, block, rank
+        plain, products, B, norms, up, products.shape[1], change.scale, outputs, inner, block, rank
     )
-    return Prepared(pixels.permute(0, 3, 1, 2), norms, packed)
+    return Prepared(pixels.permute(0, 3, 1, 2), norms, packed, up)

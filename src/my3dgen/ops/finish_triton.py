@@ -20,29 +20,44 @@ ELEMENTS = 4096
 ROUNDS = 8
 """Times a program works backward, on half as many numbers, to share the cost of its sums."""
 GAIN = tl.constexpr(math.sqrt(2))
+HELD = tl.constexpr(4)
+"""Few channels whose factors stay in registers, at most."""
+
+
+@triton.jit
+@no_type_check  # the compiler reads the function itself
+def held_factors(factors, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr):
+    """An image's factors, `inner channel`, as vectors to keep while rows go by; none if they are many."""
+    held = ()
+    if INNER <= HELD:
+        for i in tl.static_range(INNER):
+            held += (tl.load(factors + i * CHANNELS + channel, mask=channel < CHANNELS, other=0.0),)
+    return held
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def with_few(
-    total, few, factors, scale, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr
+    total, few, factors, held, pixel, inside, channel, CHANNELS: tl.constexpr, INNER: tl.constexpr
 ):  # fmt: skip
-    """`total`, `pixel channel`, plus scale times an image's few channels, `pixel inner`, times factors,
-    `channel inner`.
+    """`total`, `pixel channel`, plus an image's few channels, `pixel inner`, times factors, `inner channel`.
 
     Adding to `total`, not to zeros, keeps the threads' pixels and channels those of `total`.
     """
     for i in tl.static_range(INNER):
         one = tl.load(few + pixel * INNER + i, mask=inside, other=0.0)
-        factor = tl.load(factors + channel * INNER + i, mask=channel < CHANNELS, other=0.0)
-        total += one[:, None] * (factor.to(tl.float32) * scale)[None]
+        if INNER <= HELD:
+            factor = held[i]
+        else:
+            factor = tl.load(factors + i * CHANNELS + channel, mask=channel < CHANNELS, other=0.0)
+        total += one[:, None] * factor[None]
     return total
 
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _forward(
-    features, norms, biases, noise, few, factors, out, pixels, noise_stride, clamp, scale,
+    features, norms, biases, noise, few, factors, out, pixels, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, CLAMPED: tl.constexpr,
     ACTIVATE: tl.constexpr, NOISY: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
@@ -58,7 +73,8 @@ def _forward(
     if INNER:
         few += image * pixels * INNER
         factors += image * CHANNELS * INNER
-        x = with_few(x, few, factors, scale, pixel, pixel < pixels, channel, CHANNELS, INNER)
+        held = held_factors(factors, channel, CHANNELS, INNER)
+        x = with_few(x, few, factors, held, pixel, pixel < pixels, channel, CHANNELS, INNER)
     x = x * norm[None] + bias[None]
     if NOISY:
         x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
@@ -113,10 +129,8 @@ class Few(NamedTuple):
 
     channels: Float[Tensor, "batch inner height width"]
     """In float32, channels-last."""
-    factors: Float[Tensor, "batch channels inner"]
-    """What the features get of each."""
-    scale: float
-    """Of all factors."""
+    factors: Float[Tensor, "batch inner channels"]
+    """In float32, contiguous."""
 
 
 class _Options(NamedTuple):
@@ -177,21 +191,21 @@ def _run(
     out = torch.empty_like(features)
     block = triton.next_power_of_2(channels)
     pixels = max(1, ELEMENTS // block)
-    few_channels, factors, scale, inner = arguments_of(few, norms)
+    few_channels, factors, inner = arguments_of(few, norms)
     _forward[(triton.cdiv(height * width, pixels), images)](
         features, norms, biases, tensor_or(noise, norms), few_channels, factors, out,
-        height * width, stride_of(noise), options.clamp or 0.0, scale,
+        height * width, stride_of(noise), options.clamp or 0.0,
         CHANNELS=channels, BLOCK=block, PIXELS=pixels, INNER=inner, **options.flags(noise),
     )  # fmt: skip
     return out
 
 
-def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, float, int]:
-    """Few channels, factors, their scale and their number; 0 without any."""
+def arguments_of(few: Few | None, other: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Few channels, factors and their number; 0 without any."""
     if few is None:
-        return other, other, 0.0, 0
+        return other, other, 0
     channels = few.channels.contiguous(memory_format=torch.channels_last)
-    return channels, few.factors.contiguous(), few.scale, few.factors.shape[-1]
+    return channels, few.factors, few.factors.shape[1]
 
 
 def tensor_or(tensor: Tensor | None, other: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from my3dgen.ops.finish_triton import GAIN, Few, arguments_of, stride_of, tensor_or, with_few
+from my3dgen.ops.finish_triton import GAIN, Few, arguments_of, held_factors, stride_of, tensor_or, with_few
 
 ROWS = 8
 """Rows of the result that a program makes."""
@@ -46,7 +46,7 @@ def _across(
 @no_type_check  # the compiler reads the function itself
 def _filter(
     source, out, norms, biases, noise, few, factors,
-    source_height, source_width, height, width, offset, gain, noise_stride, clamp, scale,
+    source_height, source_width, height, width, offset, gain, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK_WIDTH: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, ROWS: tl.constexpr,
     FINISH: tl.constexpr, NOISY: tl.constexpr, CLAMPED: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
@@ -61,6 +61,7 @@ def _filter(
         norm = tl.load(norms + image * CHANNELS + channel, mask=real, other=0.0)
         few += image * height * width * INNER
         factors += image * CHANNELS * INNER
+        held = held_factors(factors, channel, CHANNELS, INNER)
         bias = tl.load(biases + image * CHANNELS + channel, mask=real, other=0.0)
     first = column + offset
     a = _across(
@@ -86,7 +87,7 @@ def _filter(
         if FINISH:
             if INNER:
                 total = with_few(
-                    total, few, factors, scale, row * width + column, there, channel, CHANNELS, INNER
+                    total, few, factors, held, row * width + column, there, channel, CHANNELS, INNER
                 )
             total = total * norm[None] + bias[None]
             if NOISY:
@@ -119,14 +120,14 @@ def _run(
     block_channels = min(64, triton.next_power_of_2(channels))
     block_width = min(max(32, ELEMENTS // block_channels), triton.next_power_of_2(width))
     norms, biases, noise, few, clamp = finish or (source, source, None, None, None)
-    few_channels, factors, scale, inner = arguments_of(few, source)
+    few_channels, factors, inner = arguments_of(few, source)
     grid = (
         images * triton.cdiv(height, ROWS), triton.cdiv(width, block_width),
         triton.cdiv(channels, block_channels),
     )  # fmt: skip
     _filter[grid](
         source, out, norms, biases, tensor_or(noise, source), few_channels, factors,
-        source_height, source_width, height, width, offset, gain, stride_of(noise), clamp or 0.0, scale,
+        source_height, source_width, height, width, offset, gain, stride_of(noise), clamp or 0.0,
         channels, block_width, block_channels, ROWS,
         finish is not None, noise is not None, clamp is not None, inner,
     )  # fmt: skip

@@ -114,9 +114,9 @@ def _fused_layer(
     if change is None:
         norms = _demodulation(weight, styles, None)
     else:
-        weight, norms, factors = prepared(weight, styles, change, x.dtype)
-        channels = conv_each_fused(x, factors, change.A.shape[1], upsample)
-        few = Few(_low_pass(channels) if upsample else channels, change.B, change.scale)
+        weight, norms, down, up = prepared(weight, styles, change, x.dtype)
+        channels = conv_each_fused(x, down, up.shape[1], upsample)
+        few = Few(_low_pass(channels) if upsample else channels, up)
     y = _conv(x, weight.to(x.dtype), upsample)
     if upsample:
         return low_pass_and_finish(y, UP_GAIN, norms, bias, noise, clamp, few)
