@@ -160,6 +160,24 @@ def test_small_tensors_of_each_image(channels, outputs, inner, styled, dtype) ->
 
 
 @interpreted
+@pytest.mark.parametrize(("inputs", "outputs", "inner"), [(5, 7, 1), (40, 130, 3), (16, 128, 9)])
+def test_a_dense_layer_of_each_image(inputs, outputs, inner) -> None:
+    """Rows that are not side by side, as of layers' styles; nine components are too many for the kernel."""
+    dense = importlib.import_module("my3dgen.ops.dense")
+    from my3dgen.ops.dense_triton import fits
+
+    x, weight, bias = _drawn(3, 2, inputs)[:, 1], _drawn(outputs, inputs, seed=1), _drawn(3, outputs, seed=2)
+    change = LowRank(_drawn(3, inner, inputs, seed=3), _drawn(3, outputs, inner, seed=4), 0.7)
+    assert fits(x, bias, change) == (inner < 9)
+    given = x, weight, bias, 0.3, 0.5, change
+    with torch.no_grad():
+        made = dense._fused(*given)
+        torch.testing.assert_close(made, dense._readable(*given), atol=2e-5, rtol=1e-5)
+        slow = 0.3 * x @ weight.T + 0.5 * bias + (x[:, None] @ change.product().mT)[:, 0]
+    torch.testing.assert_close(made, slow, atol=2e-5, rtol=1e-5)
+
+
+@interpreted
 def test_a_zero_change_leaves_norms_alone() -> None:
     from my3dgen.ops.change_triton import prepared
 

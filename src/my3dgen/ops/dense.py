@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from my3dgen.ops.bias_act import Activation
+from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.ops.low_rank import LowRank
 
 MANY_ROWS = 4096
@@ -27,13 +28,31 @@ def dense(
     A `change` is added after the gain: it is not divided by sqrt(inputs) (EG3D spec 5.3).
     """
     weight, bias, gain = weight.to(x.dtype), bias.to(x.dtype), lr_mul / math.sqrt(weight.shape[1])
-    if bias.ndim == 1:
-        y = product(x, weight * gain, bias * lr_mul)
+    if x.is_cuda and HAS_TRITON and change is not None and bias.ndim == 2 and not torch.is_grad_enabled():
+        y = _fused(x, weight, bias, gain, lr_mul, change)
     else:
-        y = torch.addmm(bias, x.expand(max(len(x), len(bias)), -1), weight.T, beta=lr_mul, alpha=gain)
-    if change is not None:
-        y = change.added(y, x)
+        y = _readable(x, weight, bias, gain, lr_mul, change)
     return F.leaky_relu(y, 0.2) * math.sqrt(2) if activation == "lrelu" else y
+
+
+def _readable(
+    x: Tensor, weight: Tensor, bias: Tensor, gain: float, bias_gain: float, change: LowRank | None
+) -> Tensor:
+    """A dense layer before its activation."""
+    if bias.ndim == 1:
+        y = product(x, weight * gain, bias * bias_gain)
+    else:
+        y = torch.addmm(bias, x.expand(max(len(x), len(bias)), -1), weight.T, beta=bias_gain, alpha=gain)
+    return y if change is None else change.added(y, x)
+
+
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, gain: float, bias_gain: float, change: LowRank) -> Tensor:
+    """`_readable` on a GPU without derivatives: one kernel after the product, if the change is small."""
+    from my3dgen.ops.dense_triton import finish_dense, fits
+
+    if not fits(x, bias, change):
+        return _readable(x, weight, bias, gain, bias_gain, change)
+    return finish_dense(F.linear(x, weight), bias, x, change, gain, bias_gain)
 
 
 def product(
