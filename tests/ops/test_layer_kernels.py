@@ -38,6 +38,7 @@ def _layer(lead: tuple[int, ...], up: bool, noises: int | None) -> dict:
         "upsample": up,
         "change": LowRank(_drawn(*lead, 6, 36, seed=5), _drawn(*lead, 6, 6, seed=6), 0.7),
         "clamp": 1.5,
+        "fresh": False,
     }
 
 
@@ -71,7 +72,11 @@ def test_a_fused_layer_is_the_readable_one(lead, up, noises, monkeypatch) -> Non
     fused = modulated_conv._fused_layer(**given)
     torch.testing.assert_close(fused, readable, atol=2e-5, rtol=1e-5)
     with torch.no_grad():
+        before = given["x"].clone()
         torch.testing.assert_close(modulated_conv._fused_layer(**given), readable, atol=2e-5, rtol=1e-5)
+        assert torch.equal(given["x"], before)
+        over = given | {"x": before.contiguous(memory_format=torch.channels_last), "fresh": True}
+        torch.testing.assert_close(modulated_conv._fused_layer(**over), readable, atol=2e-5, rtol=1e-5)
     probe = _drawn(*fused.shape, seed=9).detach()
     for one, other in zip(
         torch.autograd.grad((fused * probe).sum(), _leaves(given)),

@@ -28,7 +28,7 @@ def bench_personalize(
     for name in priors:
         prior = prior_of(name, device)
         for batch in batches:
-            config = replace(QUALITIES["standard"], batch=batch, window=None)
+            config = replace(QUALITIES["standard"], batch=batch, window=None, merged=1)
             yield training_step(f"{name} training step, whole pictures", prior, config, device, steps)
         del prior
     for name in priors if device == "cuda" else priors[-1:]:

@@ -156,7 +156,7 @@ class _Finish(torch.autograd.Function):
         features = features.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(features, norms, biases, noise)
         ctx.options = options
-        return _run(features, norms, biases, noise, None, options)
+        return _run(features, norms, biases, noise, None, options, over=False)
 
     @staticmethod
     @once_differentiable
@@ -184,11 +184,18 @@ class _Finish(torch.autograd.Function):
 
 
 def _run(
-    features: Tensor, norms: Tensor, biases: Tensor, noise: Tensor | None, few: Few | None, options: _Options
+    features: Tensor,
+    norms: Tensor,
+    biases: Tensor,
+    noise: Tensor | None,
+    few: Few | None,
+    options: _Options,
+    *,
+    over: bool,
 ) -> Tensor:
-    """Forward, of features in channels-last."""
+    """Forward, of features in channels-last, which are written `over` or stay."""
     images, channels, height, width = features.shape
-    out = torch.empty_like(features)
+    out = features if over else torch.empty_like(features)
     block = triton.next_power_of_2(channels)
     pixels = max(1, ELEMENTS // block)
     few_channels, factors, inner = arguments_of(few, norms)
@@ -224,25 +231,45 @@ def finish_fused(
     bias: Float[Tensor, " channels"] | Float[Tensor, "batch channels"],
     noise: Float[Tensor, "noise_batch 1 height width"] | None,
     clamp: float | None,
-    few: Few | None = None,
 ) -> Float[Tensor, "batch channels height width"]:
-    """sqrt(2) * leaky_relu((features + few) * norms + noise + bias), clamped, in the features' dtype.
+    """sqrt(2) * leaky_relu(features * norms + noise + bias), clamped, in the features' dtype.
 
-    Norms, bias and noise are per image or shared. First derivatives only, and none with `few`.
+    Norms, bias and noise are per image or shared. First derivatives only.
     """
     shape, options = features.shape[:2], _Options(clamp, True)
     norms, bias = (tensor.float().expand(shape).contiguous() for tensor in (norms, bias))
     noise = None if noise is None else noise.float().contiguous()
-    if few is None:
-        return _Finish.apply(features, norms, bias, noise, options)
-    with torch.no_grad():
-        features = features.contiguous(memory_format=torch.channels_last)
-        return _run(features, norms, bias, noise, few, options)
+    return _Finish.apply(features, norms, bias, noise, options)
+
+
+@torch.no_grad()
+def finish_over(
+    features: Float[Tensor, "batch channels height width"],
+    norms: Float[Tensor, "norms_batch channels"],
+    bias: Float[Tensor, " channels"] | Float[Tensor, "batch channels"],
+    noise: Float[Tensor, "noise_batch 1 height width"] | None,
+    clamp: float | None,
+    few: Few | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """`finish_fused` of features + few, without derivatives, in the memory of the features."""
+    shape, options = features.shape[:2], _Options(clamp, True)
+    norms, bias = (tensor.float().expand(shape).contiguous() for tensor in (norms, bias))
+    noise = None if noise is None else noise.float().contiguous()
+    features = features.contiguous(memory_format=torch.channels_last)
+    return _run(features, norms, bias, noise, few, options, over=True)
 
 
 def scale_fused(
-    features: Float[Tensor, "batch channels height width"], scales: Float[Tensor, "scales_batch channels"]
+    features: Float[Tensor, "batch channels height width"],
+    scales: Float[Tensor, "scales_batch channels"],
+    *,
+    over: bool = False,
 ) -> Float[Tensor, "batch channels height width"]:
-    """features * scales, in the features' dtype. First derivatives only."""
+    """features * scales, in the features' dtype. First derivatives only, none if they are written `over`."""
     scales = scales.float().expand(features.shape[:2]).contiguous()
-    return _Finish.apply(features, scales, torch.zeros_like(scales), None, _Options(None, False))
+    nothing, options = torch.zeros_like(scales), _Options(None, False)
+    if not over:
+        return _Finish.apply(features, scales, nothing, None, options)
+    with torch.no_grad():
+        features = features.contiguous(memory_format=torch.channels_last)
+        return _run(features, scales, nothing, None, None, options, over=True)

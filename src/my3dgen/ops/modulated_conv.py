@@ -68,15 +68,17 @@ def modulated_layer(
     upsample: bool = False,
     change: LowRank | None = None,
     clamp: float | None = None,
+    fresh: bool = False,
 ) -> Float[Tensor, "batch outputs new_height new_width"]:
     """A demodulated convolution, noise, bias and leaky ReLU; one kernel after the convolution on CUDA.
 
-    Styles, bias and noise are per image or shared.
+    Styles, bias and noise are per image or shared. `fresh` features are needed by nobody else, and may be
+    written over without gradients.
     """
     if _forms(x, weight, styles, bias, noise, change):
         return _formed_layer(x, weight, styles, bias, noise, upsample, change, clamp)
     if x.is_cuda and HAS_TRITON:
-        return _fused_layer(x, weight, styles, bias, noise, upsample, change, clamp)
+        return _fused_layer(x, weight, styles, bias, noise, upsample, change, clamp, fresh)
     y = _styled_conv(x, weight, styles, upsample, change)
     norms = _demodulation(weight, styles, change)
     y = _low_pass(y) if upsample else y
@@ -97,10 +99,11 @@ def _fused_layer(
     upsample: bool,
     change: LowRank | None,
     clamp: float | None,
+    fresh: bool,
 ) -> Tensor:
     """`modulated_layer` on a GPU: between convolutions everything is one kernel, two with derivatives."""
     from my3dgen.ops.change_triton import prepared
-    from my3dgen.ops.finish_triton import Few, finish_fused, scale_fused
+    from my3dgen.ops.finish_triton import Few, finish_fused, finish_over, scale_fused
     from my3dgen.ops.fir_triton import low_pass_and_finish
     from my3dgen.ops.low_rank_triton import conv_each_fused
 
@@ -110,7 +113,7 @@ def _fused_layer(
         norms = _demodulation(weight, styles, change)
         y = _styled_conv(x, weight, styles, upsample, change)
         return finish_fused(_low_pass(y) if upsample else y, norms, bias, noise, clamp)
-    x, few = scale_fused(x, styles), None
+    x, few = scale_fused(x, styles, over=fresh), None
     if change is None:
         norms = _demodulation(weight, styles, None)
     else:
@@ -120,7 +123,7 @@ def _fused_layer(
     y = _conv(x, weight.to(x.dtype), upsample)
     if upsample:
         return low_pass_and_finish(y, UP_GAIN, norms, bias, noise, clamp, few)
-    return finish_fused(y, norms, bias, noise, clamp, few)
+    return finish_over(y, norms, bias, noise, clamp, few)
 
 
 def _activated(y: Tensor, clamp: float | None) -> Tensor:

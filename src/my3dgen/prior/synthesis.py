@@ -55,8 +55,10 @@ class SynthesisLayer(nn.Module):
         change: Adaptation,
         noise: NoiseMode,
         rng: torch.Generator | None,
+        *,
+        fresh: bool = False,
     ) -> NewFeatures:
-        """Features at the layer's resolution, in the dtype of `x`."""
+        """Features at the layer's resolution, in the dtype of `x`; `fresh` as in `modulated_layer`."""
         styles, bias = self.affine.styles(w, change.at("affine")), change.shifted("bias", self.bias)
         added = None
         if noise != "none":
@@ -71,6 +73,7 @@ class SynthesisLayer(nn.Module):
             upsample=self.up,
             change=change.low_rank("weight"),
             clamp=self.clamp,
+            fresh=fresh,
         )
 
     def _noise(self, batch: int, noise: NoiseMode, rng: torch.Generator | None) -> Tensor:
@@ -151,7 +154,9 @@ class SynthesisBlock(nn.Module):
             start = start.contiguous(memory_format=torch.channels_last)
         else:
             start = self.conv0(x.to(dtype), next(layers), change.at("conv0"), noise, rng)
-        features = self.conv1(start, next(layers), change.at("conv1"), noise, rng)
+        fresh = x is not None  # what conv0 made is for conv1 alone
+        features = self.conv1(start, next(layers), change.at("conv1"), noise, rng, fresh=fresh)
+        del start
         contribution = self.torgb(features, next(layers), change.at("torgb"))
         bias = change.at("torgb").shifted("bias", self.torgb.bias)
         return features, add_skip(image, contribution, bias, self.torgb.clamp, up=self.up)
