@@ -16,9 +16,9 @@ from my3dgen.personalize import (
     FULL_RATE,
     PersonalizeConfig,
     finetune,
-    for_device,
     personalize,
     personalize_many,
+    with_merged_steps,
 )
 from my3dgen.rank_allocation import components
 from my3dgen.targets import targets_of
@@ -26,7 +26,7 @@ from my3dgen.tune import loss_of_step, photos_of_people, photos_of_step, tune
 
 my3dgen_personalize = importlib.import_module("my3dgen.personalize")  # the package's name is the function
 
-QUICK = PersonalizeConfig(steps=12, warm=2, rate=0.02, window=None, samples=8, perceptual=0.05)
+QUICK = PersonalizeConfig(steps=12, warm=2, rate=0.02, window=None, samples=8, perceptual=0.05, merged=1)
 
 
 class Stop(Exception):
@@ -318,14 +318,12 @@ def test_terms_that_compare_faces_make_people_one_after_the_other(tiny_prior, tr
     assert personalize_many(tiny_prior, [], [], QUICK) == []
 
 
-def test_steps_are_merged_on_a_gpu_alone_and_only_where_that_is_as_good():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+def test_steps_are_merged_only_where_that_is_as_good():
     plain = PersonalizeConfig(steps=362, warm=20, rate=1e-3, merged=4)
-    assert for_device(plain, cpu) == replace(plain, merged=1)
-    merged = for_device(plain, gpu)
+    merged = with_merged_steps(plain)
     assert (merged.steps, merged.batch, merged.warm) == (91, 4, 5)
     assert merged.rate == pytest.approx(2e-3)
-    assert for_device(merged, gpu) == merged
+    assert with_merged_steps(merged) == merged
     for field in (
         {"preserve": 1.0},
         {"identity": 1.0},
@@ -333,7 +331,7 @@ def test_steps_are_merged_on_a_gpu_alone_and_only_where_that_is_as_good():
         {"refine": 0.01},
         {"budget": 9000},
     ):
-        assert for_device(replace(plain, **field), gpu) == replace(plain, **field, merged=1)
+        assert with_merged_steps(replace(plain, **field)) == replace(plain, **field, merged=1)
 
 
 def test_refusals(tiny_prior, truth, stranger):

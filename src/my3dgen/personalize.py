@@ -58,8 +58,8 @@ class PersonalizeConfig(TuneConfig):
     explore: float = 0.3
     """Share of the steps before it is cut."""
     merged: int = 4
-    """On a GPU so many steps become one that sees the photos of all, with a rate grown by the root of it:
-    as good, and fewer steps. Not with terms that come every few steps, with a budget or moving latents."""
+    """So many steps become one that sees the photos of all, with a rate grown by the root of it: as good, and
+    faster. Not with terms that come every few steps, with a budget or moving latents."""
     refine: float = 0.0
     """Learning rate of the latents, in their own units; 0 leaves them as inverted."""
     refine_share: float = 1.0
@@ -81,10 +81,10 @@ QUALITIES: dict[Quality, PersonalizeConfig] = {
 }
 
 
-def for_device(config: PersonalizeConfig, device: torch.device) -> PersonalizeConfig:
-    """The steps that a device takes: `merged` ones on a GPU, and `merged` is 1 in what is returned."""
+def with_merged_steps(config: PersonalizeConfig) -> PersonalizeConfig:
+    """The steps that are taken, in which `merged` ones are one; `merged` is 1 in what is returned."""
     count = config.merged
-    if device.type != "cuda" or count == 1 or config.budget is not None or config.refine or compares(config):
+    if count == 1 or config.budget is not None or config.refine or compares(config):
         return replace(config, merged=1)
     return replace(
         config,
@@ -125,7 +125,7 @@ def personalize(
     or when training diverges, PriorMismatchError for anchors that do not fit.
     """
     started = time.monotonic()
-    config = for_device(config, prior.generator.w_avg.device)
+    config = with_merged_steps(config)
     work = _Work("lora", prior, [album], [anchors], config, unfinished)
     adapter, first = work.new_adapter(), 0
     if config.budget is not None:
@@ -153,7 +153,7 @@ def personalize_many(
     if not albums:
         return []
     started = time.monotonic()
-    config = for_device(config, prior.generator.w_avg.device)
+    config = with_merged_steps(config)
     work = _Work("lora", prior, albums, anchors, config, None)
     adapter = stack([work.new_adapter() for _ in albums]).detached().requires_grad_()
     losses = work.train(prior.generator, adapter, adapter.tensors, 0, config.steps)

@@ -13,7 +13,7 @@ from my3dgen.bench.render import works_of
 from my3dgen.bench.row import Row, psnr, row
 from my3dgen.bench.subjects import Scene, adapter_of, scene_of
 from my3dgen.fast import Captured
-from my3dgen.personalize import QUALITIES
+from my3dgen.personalize import QUALITIES, with_merged_steps
 from my3dgen.prior.generator import Generator
 
 PLAIN = "image, fp32"
@@ -37,7 +37,7 @@ def bench_cpu(name: str, repeats: int, steps: int, compiled: bool, ceilings: Cei
             arithmetic="bf16" if "bf16" in way else "fp32",
             psnr=None if "person" in way else psnr(calls[way](), truth),
         )
-    standard, most = QUALITIES["standard"], QUALITIES["max"]
+    standard, most = with_merged_steps(QUALITIES["standard"]), QUALITIES["max"]
     yield training_step(f"{name} training step, draft and standard", prior, standard, "cpu", steps)
     yield training_step(f"{name} training step, max", prior, most, "cpu", steps)
     yield inversion_step(f"{name} inversion step, all rays", prior, "cpu", steps)
