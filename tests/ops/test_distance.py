@@ -4,19 +4,12 @@ The interpreter has to be chosen before Triton is imported, so one test runs the
 of its own. No GPU is needed.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from interpreter import interpreted, interprets, pass_in_the_interpreter
 from torch import Tensor
 
-from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.perceptual import stage_distance
-
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not (HAS_TRITON and INTERPRETING), reason="needs Triton's interpreter")
 
 Size = tuple[int, ...]
 
@@ -115,10 +108,6 @@ def test_other_orders_of_memory_and_frozen_inputs(wanted: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")
+@interprets
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)

@@ -6,25 +6,19 @@ last bits depend on its order, a few 1e-7 of a share of at least 1e-2 / 2 of the
 0.1: so depths agree to about 1e-5, and what is met on the smooth planes here to less.
 """
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from interpreter import interpreted, interprets, pass_in_the_interpreter
 from torch import Tensor
 
 from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS, PlaneMode, PriorConfig
 from my3dgen.ops.fused_render import FusedField, Tuning
-from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.rays import camera_rays
 from my3dgen.prior.render import RenderedRays, Sampling, render_rays
-
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not (HAS_TRITON and INTERPRETING), reason="needs Triton's interpreter")
 
 CONFIG = replace(PRESETS["tiny"], plane_features=16, decoder_hidden=32, render_features=16)
 CAMERAS = camera_from_angles(torch.tensor([0.4, -0.3]), 0.1)
@@ -154,13 +148,9 @@ def test_empty_space() -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")
+@interprets
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)
 
 
 @pytest.mark.parametrize(

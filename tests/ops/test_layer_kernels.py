@@ -5,21 +5,16 @@ a process of its own. Both sides work in float32; sums run in another order, hen
 """
 
 import importlib
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from interpreter import interpreted, interprets, pass_in_the_interpreter
 from torch import Tensor
 
 from my3dgen.ops.fir import lowpass_filter, upfirdn
-from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.ops.low_rank import LowRank
 
 modulated_conv = importlib.import_module("my3dgen.ops.modulated_conv")
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not (HAS_TRITON and INTERPRETING), reason="needs Triton's interpreter")
 
 
 def _drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -194,10 +189,6 @@ def test_a_zero_change_leaves_norms_alone() -> None:
     )
 
 
-@pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")
+@interprets
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)

@@ -4,21 +4,14 @@ The interpreter has to be chosen before Triton is imported, so one test runs the
 of its own. No GPU is needed.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
+from interpreter import interpreted, interprets, pass_in_the_interpreter
 from torch import Tensor
 
 from my3dgen.ops.bias_act import bias_act
 from my3dgen.ops.fir import lowpass_filter, upfirdn, upsample2d
-from my3dgen.ops.low_pass import HAS_TRITON
 from my3dgen.ops.skip import add_skip
-
-INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
-interpreted = pytest.mark.skipif(not (HAS_TRITON and INTERPRETING), reason="needs Triton's interpreter")
 
 Size = tuple[int, ...]
 
@@ -180,10 +173,6 @@ def test_a_number_that_is_none_stays_one() -> None:
     assert out.isnan().all()
 
 
-@pytest.mark.skipif(not HAS_TRITON or INTERPRETING, reason="no Triton, or already in its interpreter")
+@interprets
 def test_in_the_interpreter() -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    pass_in_the_interpreter(__file__)
