@@ -26,7 +26,7 @@ class EvaluatePerson(Verb):
     """Picture to write, photos above their renderings; FILE with .evaluation.png by default."""
     prior: str | None = None
     """Name or folder of the prior; the person's own by default."""
-    beta: float = 0.03
+    beta: float = 0.3
     """How far below 0 an anchor's weight may be."""
     compare: bool = False
     """Put the prior alone to the same test."""

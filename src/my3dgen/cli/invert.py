@@ -38,7 +38,7 @@ class Invert(Verb):
     """Views, in degrees to the face's left (positive) or right."""
     space: Literal["w", "w+"] = "w"
     """One latent (or one set of weights) for all layers, or one a layer."""
-    beta: float = 0.03
+    beta: float = 0.3
     """How far below 0 an anchor's weight may be."""
     tune: bool = False
     """Then bend the adapter around each photo: closer from its side, perhaps worse from others."""

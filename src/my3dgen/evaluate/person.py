@@ -35,7 +35,7 @@ def evaluate_person(
     album: Album,
     config: InvertConfig,
     *,
-    beta: float = 0.03,
+    beta: float = 0.3,
     compare: bool = False,
 ) -> Examined:
     """Judge a person by an album that was not learned from, in the hull dilated by `beta`.
