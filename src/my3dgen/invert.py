@@ -272,11 +272,11 @@ def place(
 ) -> Placed:
     """Photos in the dilated hull of a person's anchors (EG3D spec 5.8), rendered with the adapter.
 
-    `beta` is how far outside the hull a weight may lie, None for anywhere. A photo's light and expression are
-    hardly ever a mixture of the anchors': close to the hull the face is the person's no more than at the default,
-    and a decibel farther from the photo. With `config.space` "w+"
-    every layer has weights of its own. Pixels that are not `known` (1 is; at the album's size) have no
-    influence, and renderings are reduced to the photos' `detail` (pixels across) before they are compared.
+    `beta` is how far outside the hull a weight may lie, None for anywhere: light and expression of a photo are
+    hardly ever mixtures of the anchors', so a narrow hull costs a decibel and gains no likeness. With
+    `config.space` "w+" every layer has weights of its own. Pixels that are not `known` (1 is; at the album's
+    size) have no influence, and renderings are reduced to the photos' `detail` (pixels across) before they
+    are compared.
     With `measure_stray` the search also goes on without the bound, to tell how far it would lead.
     Raises PriorMismatchError for a person of another prior, and UserError as `invert`.
     """
