@@ -272,7 +272,7 @@ def place(
 ) -> Placed:
     """Photos in the dilated hull of a person's anchors (EG3D spec 5.8), rendered with the adapter.
 
-    `beta` is how far outside the hull a weight may lie, None for anywhere: light and expression of a photo are
+    `beta` is how far outside the hull a weight may lie, None for anywhere: light and expression are
     hardly ever mixtures of the anchors', so a narrow hull costs a decibel and gains no likeness. With
     `config.space` "w+" every layer has weights of its own. Pixels that are not `known` (1 is; at the album's
     size) have no influence, and renderings are reduced to the photos' `detail` (pixels across) before they
