@@ -24,7 +24,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         for module, changes in (
             (inversion, {"common_steps": 2, "coarse_steps": 1, "alone_factor": 1, "perceptual": 0.0}),
-            (training, {"steps": 11, "window": None, "samples": 8, "perceptual": 0.0}),
+            (training, {"steps": 11, "window": None, "samples": 8, "perceptual": 0.0, "merged": 1}),
             (pivot, {"steps": 2, "window": None, "samples": 8, "perceptual": 0.0}),
         ):
             patch.setitem(module.QUALITIES, "draft", replace(module.QUALITIES["draft"], **changes))

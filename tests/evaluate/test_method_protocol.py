@@ -48,10 +48,10 @@ def test_a_protocol_survives_json(toy_protocol):
 def test_rows_are_all_combinations_that_are_asked_for(toy_protocol):
     protocol = parse_protocol(toy_protocol)
     rows = protocol.rows(protocol.people)
-    assert len(rows) == 14 and len({(row.person, row.name) for row in rows}) == 14
+    assert len(rows) == 16 and len({(row.person, row.name) for row in rows}) == 16
     one = protocol.rows(protocol.people[:1], ["pti", "lora"], [1])
     assert [row.name for row in one] == ["pti-0-w", "lora-r1-1-w"]
-    with pytest.raises(UserError, match=r"no method 'lara'.*prior-w, pti, full, lora, control"):
+    with pytest.raises(UserError, match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, control"):
         protocol.rows(protocol.people, ["lara"])
     with pytest.raises(UserError, match="have 1, 5 photos"):
         protocol.rows(protocol.people, ["lora"], [7])

@@ -42,8 +42,9 @@ def evaluate_person(
 
     Beside the scores, the figures tell where in alpha-space photos were found: `stray_weight` and
     `stray_distance` as in `my3dgen.alpha.Stray`, both 0 where a photo lies within the hull, and `mixed`, of
-    how many anchors it is mixed (1 / sum of squared weights). With `compare` the prior alone is put to the
-    same test. Raises PriorMismatchError for a person of another prior, UserError as `place`.
+    how many anchors it is mixed ((sum of |weights|)^2 / sum of squared weights). With `compare` the prior
+    alone is put to the same test. Raises PriorMismatchError for a person of another prior, UserError as
+    `place`.
     """
     device = prior.generator.w_avg.device
     judge, wanted = load_judge(device), targets_of(album, prior.config, device)
@@ -53,7 +54,7 @@ def evaluate_person(
     ws, cameras = found.ws.to(device), found.cameras.to(device)
     images = reproduce(prior.generator, person.adapter.to(device), ws, cameras)
     scores = judge.score(images, wanted.images, wanted.masks, cameras)
-    mixed = 1 / found.alphas.square().sum(2).mean(1)
+    mixed = (found.alphas.abs().sum(2).square() / found.alphas.square().sum(2)).mean(1)
     hull = {"stray_weight": found.stray.weight, "stray_distance": found.stray.distance, "mixed": mixed}
     figures: dict[str, Any] = {
         "photos": len(album),
