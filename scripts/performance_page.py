@@ -17,12 +17,6 @@ from matplotlib import pyplot as plt
 ROOT = Path(__file__).parent.parent
 RESULTS, DOCS = ROOT / "benches" / "results", ROOT / "docs"
 KINDS = ("render", "people", "personalize", "cpu")
-TITLES = {
-    "render": "Pictures",
-    "people": "Many people in one batch",
-    "personalize": "Making a person",
-    "cpu": "Without a GPU",
-}
 HISTORY = (
     ("render", "ffhq512-128 image, captured bf16", 16, "images_per_s", "images/s, batch 16"),
     ("render", "ffhq512-128 image, captured bf16", 1, "median_ms", "ms, batch 1"),
@@ -102,11 +96,10 @@ def roofline(result: dict[str, Any], path: Path) -> None:
         axes.scatter(intensity, speed, marker=STAGES.get(stage, "x"), s=20 + 8 * row["batch"], color="C0")
         axes.annotate(f"{stage}, {row['batch']}", (intensity, speed), fontsize=7, xytext=(6, -3),
                       textcoords="offset points")  # fmt: skip
-    low, high = axes.get_xlim()
-    low = max(low, 1)
-    xs = [low, peak / copied, max(high, 4 * peak / copied)]
+    ridge = peak / copied  # right of it products are the bound, left of it the copies
+    xs = [ridge / 8, ridge, max(2 * axes.dataLim.x1, 8 * ridge)]
     axes.plot(xs, [min(peak, x * copied) for x in xs], color="black", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte that must be moved",
+    axes.set(xscale="log", yscale="log", xlim=(xs[0], xs[-1]), xlabel="operations a byte that must be moved",
              ylabel="TFLOP/s", title=f"{PRESET}, bf16, {result['device']}")  # fmt: skip
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -17,7 +17,7 @@ def test_kept_features_change_no_loss(tiny_prior, photos, truth, monkeypatch):
     perceptual, numbers = load_perceptual("squeeze-feat"), torch.tensor([4, 1, 1])
     losses = []
     for room in (False, True):
-        monkeypatch.setattr(comparison, "_has_room", lambda targets, room=room: room)
+        monkeypatch.setattr(comparison, "_keeps", lambda targets, room=room: room)
         kept = kept_features(generator, targets, WHOLE, perceptual)
         assert bool(kept[0]) == bool(kept[1]) == room
         latents = lambda chosen: truth.ws[chosen]  # noqa: E731
@@ -32,7 +32,7 @@ def test_features_are_kept_of_whole_pictures_alone_and_within_bounds(tiny_prior,
     generator, targets = tiny_prior.generator, targets_of(photos, tiny_prior.config)
     perceptual = load_perceptual("squeeze-feat")
     assert kept_features(generator, targets, WHOLE, perceptual) == ((), ())  # a CPU
-    monkeypatch.setattr(comparison, "_has_room", lambda targets: True)
+    monkeypatch.setattr(comparison, "_keeps", lambda targets: True)
     windows = TuneConfig(window=8, samples=8)
     assert kept_features(generator, targets, windows, perceptual) == ((), ())
     assert kept_features(generator, targets, WHOLE, None) == ((), ())

@@ -83,7 +83,7 @@ def kept_features(
     is scarce, nor of windows, nor where they would fill a GPU."""
     side = generator.config.neural_rendering_resolution
     windows = config.window is not None and config.window < side and fits_windows(generator)
-    if perceptual is None or config.perceptual <= 0 or windows or not _has_room(targets):
+    if perceptual is None or config.perceptual <= 0 or windows or not _keeps(targets):
         return (), ()
     kept = []
     for size in (generator.config.img_resolution, side):
@@ -96,7 +96,8 @@ def kept_features(
     return kept[0], kept[1]
 
 
-def _has_room(targets: Targets) -> bool:
+def _keeps(targets: Targets) -> bool:
+    """Whether there is memory for features where the photos are."""
     return targets.images.is_cuda
 
 
