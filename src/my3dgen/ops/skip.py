@@ -8,8 +8,6 @@ from my3dgen.ops.bias_act import bias_act
 from my3dgen.ops.fir import lowpass_filter, upsample2d
 from my3dgen.ops.low_pass import HAS_TRITON
 
-TAPS = lowpass_filter()
-
 
 def add_skip(
     image: Float[Tensor, "images channels old_height old_width"] | None,
@@ -33,5 +31,5 @@ def add_skip(
     if image is None:
         return contribution
     if up:
-        image = upsample2d(image, TAPS.to(image.device))
+        image = upsample2d(image, lowpass_filter().to(image.device))
     return image + contribution
