@@ -1,7 +1,9 @@
 """Captured steps, as far as they can be tested without a GPU: what they do on a CPU, and that what is to be
 captured keeps to the device."""
 
+import gc
 import traceback
+import weakref
 from dataclasses import dataclass, replace
 
 import pytest
@@ -126,6 +128,19 @@ def test_only_kinds_that_come_often_are_captured(monkeypatch):
         run(kind, Pair(torch.zeros(1)))
     assert [capture for capture, _ in told] == [False] * 5 + [True] * 2
     assert {pool for _, pool in told} == {"pool"} and list(run.captured) == [1]
+
+
+def test_captured_steps_go_with_their_kinds():
+    """At once, as their graphs hold memory that nobody else can use."""
+    run = CapturedKinds(lambda kind, batch: {"x": batch.x}, [], capture=False)
+    run.captured[1] = run._step_of(1, capture=False)
+    step = weakref.ref(run.captured[1])
+    gc.disable()
+    try:
+        del run
+        assert step() is None
+    finally:
+        gc.enable()
 
 
 def test_a_copy_of_a_batch_shares_nothing():

@@ -6,6 +6,7 @@ CPU; optimisers step outside.
 """
 
 import contextlib
+import functools
 import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
@@ -79,18 +80,20 @@ class CapturedStep(Generic[Batch]):
     def _record(self, batch: Batch) -> None:
         inputs: Batch = _copy(batch)
         self.inputs = inputs
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self._clear()
-                self.step(inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self._clear()
-        torch.cuda.empty_cache()  # the graph has memory of its own
-        self.graph = torch.cuda.CUDAGraph()
-        with _nothing_freed(), torch.cuda.graph(self.graph, pool=self.pool):
-            self.outputs = self.step(inputs)
+        with _nothing_freed():
+            torch.cuda.empty_cache()  # the stream of the warm-up has memory of its own
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self._clear()
+                    self.step(inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            self._clear()
+            torch.cuda.empty_cache()  # and so has the graph
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph, pool=self.pool):
+                self.outputs = self.step(inputs)
         self.gradients = [parameter.grad for parameter in self.parameters]
 
     def _clear(self) -> None:
@@ -127,6 +130,8 @@ class CapturedKinds(Generic[Kind, Batch]):
     ):
         self.step, self.parameters, self.capture = step, parameters, capture
         self.pool = torch.cuda.graph_pool_handle() if capture else None
+        if capture:
+            torch.cuda.empty_cache()  # what graphs that are gone had serves nobody else
         self.seen: Counter[Kind] = Counter()
         self.captured: dict[Kind, CapturedStep[Batch]] = {}
 
@@ -140,6 +145,6 @@ class CapturedKinds(Generic[Kind, Batch]):
         return self.captured[kind](batch)
 
     def _step_of(self, kind: Kind, *, capture: bool) -> CapturedStep[Batch]:
-        return CapturedStep(
-            lambda batch: self.step(kind, batch), self.parameters, capture=capture, pool=self.pool
-        )
+        # without a reference to this object, whose graphs could then only be freed by a collection of garbage
+        step = functools.partial(self.step, kind)
+        return CapturedStep(step, self.parameters, capture=capture, pool=self.pool)
