@@ -15,12 +15,14 @@ from my3dgen import cli
 from my3dgen.bench import clock
 from my3dgen.bench.clock import Timing, time_call
 from my3dgen.bench.machine import Ceilings, ceilings, machine
-from my3dgen.bench.personalize import added_by_steps
-from my3dgen.bench.render import works_of
+from my3dgen.bench.personalize import added_by_steps, bench_personalize
+from my3dgen.bench.render import backward_of, paths_on, works_of
 from my3dgen.bench.row import Work, psnr, row, work_of
 from my3dgen.bench.subjects import Scene, adapter_of, generator_of, scene_of
+from my3dgen.cli.bench import BenchPeople, BenchPersonalize, BenchRender
 from my3dgen.config import PRESETS
 from my3dgen.errors import UserError
+from my3dgen.fast import Captured
 from my3dgen.invert import InvertConfig
 from my3dgen.personalize import PersonalizeConfig
 from my3dgen.prior.generator import Generator
@@ -139,17 +141,61 @@ def test_render(capsys, tmp_path: Path) -> None:
         "--out", str(out),
     )  # fmt: skip
     assert json.loads(out.read_text()) == found
-    assert set(found) == {"device", "driver", "torch", "commit", "threads", "ceilings", "rows"}
+    assert set(found) == {"device", "driver", "torch", "commit", "threads", "ceilings", "finished", "rows"}
+    assert found["finished"]
     assert all(set(row) == MEASURED for row in found["rows"])
     rows = {(r["name"], r["batch"]): r for r in found["rows"]}
-    assert len(rows) == 2 * 2 * 5
+    assert len(rows) == 2 * 2 * 6
     for (name, batch), one in rows.items():
+        backward = name.startswith("tiny volume backward")
+        no_picture = backward or "planes" in name
         assert one["images_per_s"] == pytest.approx(batch * 1e3 / one["median_ms"])
-        assert (one["psnr_vs_reference"] is None) == ("planes" in name or (batch == 1 and "fp32" in name))
-        assert one["gflop"] > 0 and one["matmul_fraction"] > 0
+        assert (one["psnr_vs_reference"] is None) == (no_picture or (batch == 1 and "fp32" in name))
+        assert backward or (one["gflop"] > 0 and one["matmul_fraction"] > 0)
     assert rows["tiny image, eager bf16", 1]["psnr_vs_reference"] > 20
     # alone or in a batch a picture is the same but for rounding
     assert rows["tiny image, eager fp32", 2]["psnr_vs_reference"] > 80
+
+
+def test_what_matters_is_measured_first() -> None:
+    paths = [path.name for path in paths_on("cuda")]
+    assert paths[0] == "captured bf16" and paths[-1] == "eager fp32, not fused"
+    assert [path.name for path in paths_on("cpu")] == ["eager bf16", "eager fp32"]
+    assert BenchRender().sizes() == BenchPeople().sizes() == [16, 1, 4]
+    assert BenchPersonalize().sizes() == [4, 16, 1]
+    assert BenchRender().names()[0] == BenchPersonalize().names()[0] == "ffhq512-128"
+
+
+def test_derivatives_of_the_volume_are_those_of_its_features() -> None:
+    """By the planes, as `loss = features.sum()` has them; a second call finds the same."""
+    generator = generator_of("tiny", "cpu")
+    scene = scene_of(generator, 2)
+    backward = backward_of(Captured(generator, capture=False), scene)
+    with torch.no_grad():
+        found, again = backward(), backward()
+    planes = generator.planes(scene.ws).detach().requires_grad_()
+    generator.volume(planes, scene.cameras).features.sum().backward()
+    torch.testing.assert_close(found, planes.grad)
+    torch.testing.assert_close(again, found)
+    assert found.abs().max() > 0
+
+
+def test_a_bench_that_is_stopped_keeps_its_rows(capsys, monkeypatch, tmp_path: Path) -> None:
+    out = tmp_path / "cpu.json"
+
+    def stopped(*_):
+        yield row("one", 1, Timing(2.0, 0.1))
+        kept = json.loads(out.read_text())
+        assert [each["name"] for each in kept["rows"]] == ["one"] and not kept["finished"]
+        yield row("two", 1, Timing(3.0, 0.1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("my3dgen.bench.cpu.bench_cpu", stopped)
+    assert cli.main(["bench", "cpu", "--out", str(out)]) == 130
+    kept = json.loads(out.read_text())
+    assert [each["median_ms"] for each in kept["rows"]] == [2.0, 3.0]
+    assert kept["finished"] is False
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_people(capsys) -> None:
@@ -159,9 +205,11 @@ def test_people(capsys) -> None:
     )  # fmt: skip
     names = [row["name"] for row in found["rows"]]
     assert names == [
-        f"tiny image, {who}, eager {kind}" for who in ("1 person", "2 people") for kind in ("fp32", "bf16")
+        f"tiny image, {who}, eager {kind}" for kind in ("bf16", "fp32") for who in ("1 person", "2 people")
     ]
     assert all(row["batch"] == 2 for row in found["rows"])
+    # the reference draws everyone with their own adapter, too
+    assert all(row["psnr_vs_reference"] > 80 for row in found["rows"] if row["name"].endswith("fp32"))
 
 
 @pytest.fixture
@@ -204,6 +252,25 @@ def test_personalize(capsys, monkeypatch, a_clock_of_its_own) -> None:
         ("tiny personalization of 4 photos", 4),
     ]
     assert found["rows"][0]["median_ms"] == pytest.approx(1000)
+
+
+def test_steps_then_whole_personalizations_come_first(monkeypatch) -> None:
+    """On a GPU, where every prior's is timed; that of the last, the smallest, first."""
+    module = "my3dgen.bench.personalize"
+    monkeypatch.setattr(f"{module}.prior_of", lambda name, _: name)
+    monkeypatch.setattr(f"{module}.whole", lambda name, *_: name)
+    monkeypatch.setattr(
+        f"{module}.training_step", lambda name, _, config, *__: (name, config.batch, config.rank)
+    )
+    found = list(bench_personalize(["large", "small"], [4, 16], "cuda", 50, 60))
+    assert found == [
+        ("large training step, whole pictures", 4, 1),
+        ("large training step, whole pictures", 16, 1),
+        "small personalization of 50 photos",
+        "large personalization of 50 photos",
+        ("small training step, whole pictures", 4, 1),
+        ("small training step, whole pictures", 16, 1),
+    ]
 
 
 def test_cpu(capsys, a_clock_of_its_own) -> None:

@@ -23,16 +23,21 @@ REPEATS = 3
 def bench_personalize(
     priors: Sequence[str], batches: Sequence[int], device: str, photos: int, steps: int
 ) -> Iterator[Row]:
-    """Rows of a step at every batch, whole pictures, and of a whole personalization, on a CPU of the last
-    prior alone."""
-    for name in priors:
-        prior = prior_of(name, device)
-        for batch in batches:
-            config = replace(QUALITIES["standard"], batch=batch, window=None, merged=1)
-            yield training_step(f"{name} training step, whole pictures", prior, config, device, steps)
-        del prior
-    for name in priors if device == "cuda" else priors[-1:]:
+    """Rows of the first prior's steps, whole pictures, at every batch; of whole personalizations, the last
+    prior's first and on a CPU alone; and of the other priors' steps."""
+    yield from training_steps(priors[0], batches, device, steps)
+    for name in reversed(priors) if device == "cuda" else priors[-1:]:
         yield whole(f"{name} personalization of {photos} photos", prior_of(name, device), photos, device)
+    for name in priors[1:]:
+        yield from training_steps(name, batches, device, steps)
+
+
+def training_steps(name: str, batches: Sequence[int], device: str, steps: int) -> Iterator[Row]:
+    """Rows of a step of `standard`, but whole pictures, at every batch."""
+    prior = prior_of(name, device)
+    for batch in batches:
+        config = replace(QUALITIES["standard"], batch=batch, window=None, merged=1)
+        yield training_step(f"{name} training step, whole pictures", prior, config, device, steps)
 
 
 def training_step(name: str, prior: Prior, config: PersonalizeConfig, device: str, steps: int) -> Row:

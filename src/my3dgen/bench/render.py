@@ -1,5 +1,6 @@
 """Pictures: from latents, their stages, and new views of planes that are kept."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,14 +15,15 @@ from my3dgen.fast import Captured
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
 
-STAGES = ("image", "planes", "volume", "superresolution", "view")
-"""From latents; the stages alone; a view of planes that are kept."""
+STAGES = ("image", "view", "volume", "planes", "superresolution")
+"""From latents; a view of planes that are kept; the stages alone."""
+BACKWARD = "volume backward"
 
 
 def bench_render(
     priors: Sequence[str], batches: Sequence[int], device: str, repeats: int, ceilings: Ceilings
 ) -> Iterator[Row]:
-    """Rows of every prior, path, batch and stage.
+    """Rows of every prior, path, batch and stage, in the order given and the fastest paths first.
 
     On a CPU nothing is captured and nothing fused.
     """
@@ -29,24 +31,24 @@ def bench_render(
         generator = generator_of(name, device)
         everyone = scene_of(generator, max(batches))
         works = works_of(generator, everyone.only(1))
-        for batch in batches:
-            scene = everyone.only(batch)
-            truth = reference(generator, scene)
-            for path in (*EAGER, *CAPTURED, *NOT_FUSED) if device == "cuda" else EAGER:
+        truth = reference(generator, everyone)
+        for path in paths_on(device):
+            for batch in batches:
+                scene = everyone.only(batch)
                 memory = Memory(device)
                 captured = path.of(generator)
                 calls = calls_of(captured, scene)
-                for stage in STAGES if path.fused else ("volume",):  # the others are the same
+                for stage in path.stages:
                     timing = time_call(calls[stage], device, repeats=repeats)
                     yield row(
                         f"{name} {stage}, {path.name}{note(captured)}",
                         batch,
                         timing,
-                        work=works[stage],
+                        work=works.get(stage),
                         ceilings=ceilings,
                         arithmetic=arithmetic(device, half=path.half),
                         peak_memory_mb=memory.peak_mb(),
-                        psnr=psnr(calls[stage](), truth[stage]) if stage in truth else None,
+                        psnr=psnr(calls[stage](), truth[stage][:batch]) if stage in truth else None,
                     )
                 del captured, calls
         del generator
@@ -61,17 +63,32 @@ class Path:
     half: bool = False
     fused: bool = True
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What of it is timed: without fused kernels the other stages are the same, and derivatives are
+        not captured by themselves."""
+        if not self.fused:
+            return ("volume",)
+        return STAGES if self.capture else (*STAGES, BACKWARD)
+
     def of(self, generator: Generator, adapter: Adapter | None = None) -> Captured:
         """The generator's inference in this way."""
         return Captured(generator, adapter=adapter, capture=self.capture, half=self.half, fused=self.fused)
 
 
-EAGER = (Path("eager fp32"), Path("eager bf16", half=True))
-CAPTURED = (Path("captured fp32", capture=True), Path("captured bf16", capture=True, half=True))
-NOT_FUSED = (
-    Path("eager fp32, not fused", fused=False),
+PATHS = (
+    Path("captured bf16", capture=True, half=True),
+    Path("eager bf16", half=True),
+    Path("captured fp32", capture=True),
+    Path("eager fp32"),
     Path("captured bf16, not fused", capture=True, half=True, fused=False),
+    Path("eager fp32, not fused", fused=False),
 )
+
+
+def paths_on(device: str) -> list[Path]:
+    """Those that differ there, the fastest first."""
+    return [path for path in PATHS if device == "cuda" or (path.fused and not path.capture)]
 
 
 def calls_of(captured: Captured, scene: Scene) -> dict[str, Callable[[], Tensor]]:
@@ -84,18 +101,41 @@ def calls_of(captured: Captured, scene: Scene) -> dict[str, Callable[[], Tensor]
         "volume": lambda: captured.volume(scene.cameras).features,
         "superresolution": lambda: captured.superresolve(features),
         "view": lambda: captured.view(scene.cameras).image,
+        BACKWARD: backward_of(captured, scene),
     }
 
 
+def backward_of(captured: Captured, scene: Scene) -> Callable[[], Tensor]:
+    """The volume's derivatives by the planes, as when a person is learnt; a call, the first goes forward."""
+
+    @functools.cache
+    def forward() -> tuple[Tensor, Tensor]:
+        planes = captured.planes(scene.ws).clone().requires_grad_()
+        with torch.enable_grad(), torch.autocast(planes.device.type, torch.bfloat16, captured.half):
+            return captured.generator.volume(planes, scene.cameras).features, planes
+
+    def backward() -> Tensor:
+        features, planes = forward()
+        return torch.autograd.grad(features, planes, torch.ones_like(features), retain_graph=True)[0]
+
+    return backward
+
+
 @torch.no_grad()
-def reference(generator: Generator, scene: Scene) -> dict[str, Tensor]:
-    """Pictures by the plain float32 path, one at a time."""
+def reference(
+    generator: Generator, scene: Scene, adapters: Sequence[Adapter] | None = None
+) -> dict[str, Tensor]:
+    """Pictures by the plain float32 path, on the CPU: one at a time, so they serve any batch of the first.
+
+    `adapters` has one an image.
+    """
     views, features = [], []
     for i in range(len(scene.ws)):
         ws, camera = scene.ws[i : i + 1], scene.cameras[i : i + 1]
-        volume = generator.volume(generator.planes(ws), camera, fused=False)
-        views.append(generator.superresolve(volume.features, ws))
-        features.append(volume.features)
+        adapter = None if adapters is None else adapters[i]
+        volume = generator.volume(generator.planes(ws, adapter), camera, fused=False)
+        views.append(generator.superresolve(volume.features, ws, adapter).cpu())
+        features.append(volume.features.cpu())
     image = torch.cat(views)
     return {"image": image, "view": image, "superresolution": image, "volume": torch.cat(features)}
 

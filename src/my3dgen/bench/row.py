@@ -96,13 +96,14 @@ def work_of(call: Callable[[], Tensor], given: Iterable[Tensor], weights: Iterab
 def psnr(images: Tensor, reference: Tensor) -> float:
     """Peak signal-to-noise ratio in dB; the peak is the reference's range."""
     reference = reference.float()
-    error = (images.float() - reference).square().mean()
+    error = (images.to(reference) - reference).square().mean()
     return (20 * (reference.amax() - reference.amin()).log10() - 10 * error.log10()).item()
 
 
-def report(machine: dict, ceilings: Ceilings, rows: list[Row]) -> dict:
-    """The JSON of a bench."""
-    return {**machine, "ceilings": asdict(ceilings), "rows": [asdict(row) for row in rows]}
+def report(machine: dict, ceilings: Ceilings, rows: list[Row], *, finished: bool) -> dict:
+    """The JSON of a bench; unfinished, there are rows to come."""
+    found = [asdict(row) for row in rows]
+    return {**machine, "ceilings": asdict(ceilings), "finished": finished, "rows": found}
 
 
 def table(found: dict) -> str:

@@ -21,45 +21,51 @@ MOST_IMAGES = 256
 @dataclass(frozen=True, kw_only=True)
 class _Bench(Verb):
     out: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """File for the JSON, too."""
+    """File for the JSON, too; written after every row, so that a bench that is stopped keeps its rows."""
     repeats: int | None = None
     """Calls that are timed; 30 on CUDA, 5 on a CPU by default."""
 
     def measure(self, device: str, rows: Callable[[str, int, Ceilings], Iterator[Row]]) -> dict:
         """Measure the machine, then the rows of (device, repeats, ceilings) as they come."""
-        import json
-
         from my3dgen.bench.machine import ceilings, machine
         from my3dgen.bench.row import report, table
-        from my3dgen.cli import json_values
         from my3dgen.errors import UserError
-        from my3dgen.output import check_output, whole
+        from my3dgen.output import check_output
         from my3dgen.progress import say
 
         if self.repeats is not None and not 1 <= self.repeats <= 10_000:
             raise UserError(f"--repeats {self.repeats} is out of range; choose 1 to 10000")
         if self.out is not None:
             check_output(self.out, (".json",), "a bench's file ends in .json")
-        best = ceilings(device)
-        found = []
+        where, best, found = machine(device), ceilings(device), []
         for row in rows(device, self.repeats or (30 if device == "cuda" else 5), best):
             say(f"{row.name}, batch {row.batch}: {row.median_ms:.3f} ms")
             found.append(row)
-        result = report(machine(device), best, found)
-        if self.out is not None:
-            with whole(self.out) as beside:
-                beside.write_text(json.dumps(json_values(result), indent=1) + "\n", encoding="utf-8")
+            self.keep(report(where, best, found, finished=False))
+        result = report(where, best, found, finished=True)
+        self.keep(result)
         if not self.json:
             print(table(result))
         return result
+
+    def keep(self, result: dict) -> None:
+        """Write the JSON so far, if asked for: whole, in place of the one before."""
+        import json
+
+        from my3dgen.cli import json_values
+        from my3dgen.output import whole
+
+        if self.out is not None:
+            with whole(self.out) as beside:
+                beside.write_text(json.dumps(json_values(result), indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DeviceBench(_Bench):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    batches: str = "1,4,16"
-    """Images at once, with commas between."""
+    batches: str = "16,1,4"
+    """Images at once, with commas between, in the order in which they are timed."""
     priors: str = "ffhq512-128,mini"
     """Priors of the package or presets with random weights, with commas between."""
 
@@ -128,6 +134,8 @@ class BenchPersonalize(_DeviceBench):
     A step's time is what more steps add, so its pictures per second are those of long trainings.
     """
 
+    batches: str = "4,16,1"
+    """Images a step, with commas between, in the order in which they are timed."""
     photos: int | None = None
     """Photos of the whole personalization; 50 on CUDA, 6 on a CPU by default."""
     steps: int | None = None
