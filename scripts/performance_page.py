@@ -25,6 +25,7 @@ HISTORY = (
 )
 STAGES = {"image": "o", "planes": "s", "volume": "^", "superresolution": "D", "view": "v"}
 PRESET = "ffhq512-128"
+ROOFLINE = "pictures/roofline.png"
 
 
 def main() -> None:
@@ -33,10 +34,9 @@ def main() -> None:
     if not found:
         raise SystemExit(f"{RESULTS} holds no results; run my3dgen bench with --out first")
     text = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
-    if "render" in found:
-        roofline(found["render"], DOCS / "pictures" / "roofline.png")
-    parts = {f"table:{kind}": table(result) for kind, result in found.items()}
-    parts |= {f"machine:{kind}": told(result) for kind, result in found.items()}
+    parts = {f"table:{kind}": table(found[kind]) if kind in found else "" for kind in KINDS}
+    parts |= {f"machine:{kind}": told(found[kind]) if kind in found else "Not measured." for kind in KINDS}
+    parts["roofline"] = roofline(found["render"]) if "render" in found else ""
     parts["history"] = history()
     for name, part in parts.items():
         text = text.replace(f"<!-- {name} -->", part)
@@ -53,9 +53,11 @@ def told(result: dict[str, Any]) -> str:
     best = result["ceilings"]
     products = ", ".join(f"{rate:.3g} in {kind}" for kind, rate in best["matmul_tflop_s"].items())
     driver = f", driver {result['driver']}" if result["driver"] else ""
+    commit = f", commit {result['commit']}" if result["commit"] else ""
+    stopped = "" if result["finished"] else " The bench was stopped before its end: rows are missing."
     return (
-        f"{result['device']}{driver}, torch {result['torch']}, commit {result['commit']}. At best it copied "
-        f"{best['copy_gb_s']:.4g} GB/s and multiplied {products} (TFLOP/s)."
+        f"{result['device']}{driver}, torch {result['torch']}{commit}. At best it copied "
+        f"{best['copy_gb_s']:.4g} GB/s and multiplied {products} (TFLOP/s).{stopped}"
     )
 
 
@@ -69,20 +71,20 @@ def table(result: dict[str, Any]) -> str:
         memory = row["peak_memory_mb"]
         lines.append(
             f"| {row['name']} | {row['batch']} | {row['median_ms']:.4g} | {row['spread_ms']:.2g} "
-            f"| {row['images_per_s']:.4g} | {'' if memory is None else format(memory / 1e3, '.2f')} "
+            f"| {row['images_per_s']:.4g} | {number(memory and memory / 1e3, '.2f')} "
             f"| {number(row['psnr_vs_reference'], '.0f')} | {number(row['matmul_fraction'], '.0%')} "
             f"| {number(row['copy_fraction'], '.0%')} |"
         )
     return "\n".join(lines)
 
 
-def number(value: float | str | None, form: str) -> str:
-    """Formatted, or nothing; JSON has no infinity, so it comes as a word."""
-    return "" if value is None else value if isinstance(value, str) else format(value, form)
+def number(value: float | None, form: str) -> str:
+    """Formatted, or nothing."""
+    return "" if value is None else format(value, form)
 
 
-def roofline(result: dict[str, Any], path: Path) -> None:
-    """How near each stage is to what the chip can copy and multiply."""
+def roofline(result: dict[str, Any]) -> str:
+    """A plot of how near each stage is to what the chip can copy and multiply; the link to it."""
     best = result["ceilings"]
     peak, copied = best["matmul_tflop_s"]["bf16"], best["copy_gb_s"] / 1e3
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -101,8 +103,10 @@ def roofline(result: dict[str, Any], path: Path) -> None:
     axes.plot(xs, [min(peak, x * copied) for x in xs], color="black", linewidth=1)
     axes.set(xscale="log", yscale="log", xlim=(xs[0], xs[-1]), xlabel="operations a byte that must be moved",
              ylabel="TFLOP/s", title=f"{PRESET}, bf16, {result['device']}")  # fmt: skip
-    figure.savefig(path, dpi=110)
+    (DOCS / ROOFLINE).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(DOCS / ROOFLINE, dpi=110)
     plt.close(figure)
+    return f"![Each stage against what the chip can copy and multiply]({ROOFLINE})"
 
 
 def history() -> str:
