@@ -78,7 +78,8 @@ def test_python_quickstart(inside):
     assert (inside / "me.glb").read_bytes()[:4] == b"glTF"
 
 
-RUN = [a for a in commands("my3dgen") if a[0] not in ("prior", "doctor", "VERB") and "ffhq" not in a]
+LONG = ("bench", "evaluate", "prior")  # run with toys by tests of their own
+RUN = [a for a in commands("my3dgen") if a[0] not in (*LONG, "doctor", "VERB") and "ffhq" not in a]
 CHEAPER = {"mesh": ["--resolution", "48"], "orbit": ["--frames", "6"], "faces": ["--resolution", "64"]}
 
 
