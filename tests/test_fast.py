@@ -81,33 +81,11 @@ def test_planes_held_are_seen_from_many_sides(generator: Generator, truth: Ancho
         )
 
 
-def test_another_person_is_worn(tiny_prior: Prior, generator: Generator, truth: Anchors, device: str) -> None:
-    ws, cameras = truth.ws[:2].to(device), truth.cameras[:2].to(device)
-    first, second = (stack([person(tiny_prior, i), person(tiny_prior, i + 1)]) for i in (0, 5))
-    captured = Captured(generator, adapter=first)
-    before = captured.image(ws, cameras).image.clone()
-    captured.wear(second)
-    with torch.no_grad():
-        expected = generator.synthesis(ws, cameras, second.to(device))
-    got = captured.image(ws, cameras)
-    _same(got, expected)
-    assert (got.image - before).abs().max() > 0.01
-    given = person(tiny_prior, 0).tensors  # what was worn first is copied, not written over
-    assert all(torch.equal(t[0].cpu(), given[name]) for name, t in first.tensors.items())
-
-
-def test_what_does_not_fit_is_not_worn(tiny_prior: Prior) -> None:
-    one = person(tiny_prior, 0)
-    with pytest.raises(ValueError, match="other shapes or alpha"):
-        Captured(tiny_prior.generator).wear(one)
-    captured = Captured(tiny_prior.generator, adapter=one)
-    for other in (stack([one]), replace(one, alpha=2.0)):
-        with pytest.raises(ValueError, match="other shapes or alpha"):
-            captured.wear(other)
+def test_an_adapter_of_another_generator_is_refused(tiny_prior: Prior) -> None:
     with torch.device("meta"):
         larger = Generator(PRESETS["mini"])
     with pytest.raises(PriorMismatchError):
-        Captured(larger, adapter=one)
+        Captured(larger, adapter=person(tiny_prior, 0))
 
 
 def test_what_graphs_cannot_repeat_is_refused(tiny_prior: Prior, truth: Anchors) -> None:
@@ -162,11 +140,10 @@ class Replaying:
 def test_what_was_recorded_sees_what_is_held_now(tiny_prior: Prior, truth: Anchors, monkeypatch) -> None:
     monkeypatch.setattr(fast, "CapturedStep", Replaying)
     generator, views = tiny_prior.generator, truth.cameras[:3]
-    captured = Captured(generator, adapter=person(tiny_prior, 0))
+    adapter = person(tiny_prior, 0)
+    captured = Captured(generator, adapter=adapter)
     captured.capturing = True  # as on CUDA
-    for latent, seed in ((truth.ws[:1], 0), (truth.ws[1:2], 4), (truth.ws[:3], 5), (truth.ws[3:6], 6)):
-        adapter = person(tiny_prior, seed)
-        captured.wear(adapter)
+    for latent in (truth.ws[:1], truth.ws[1:2], truth.ws[:3], truth.ws[3:6]):
         captured.hold(latent)
         with torch.no_grad():
             expected = generator.render(generator.planes(latent, adapter), views, latent, adapter)

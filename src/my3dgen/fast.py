@@ -88,18 +88,6 @@ class Captured:
         self._steps: dict[tuple[str, int], CapturedStep] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.capturing else None
 
-    def wear(self, adapter: Adapter) -> None:
-        """Another person's adapter in place of the present one; graphs stay. Planes held are not renewed.
-
-        Raises ValueError unless it is of the same shapes and scale.
-        """
-        mine = self.adapter
-        if mine is None or adapter.alpha != mine.alpha or _shapes(adapter) != _shapes(mine):
-            raise ValueError("an adapter of other shapes or alpha needs a Captured of its own")
-        with torch.no_grad():
-            for name, tensor in mine.tensors.items():
-                tensor.copy_(adapter.tensors[name])
-
     def planes(self, ws: Latents) -> Planes:
         """`Generator.planes`."""
         return self._run("planes", _Latents(ws), lambda given: {"planes": self._planes(given.ws)})["planes"]
@@ -202,7 +190,3 @@ def _channels_last(generator: Generator) -> Generator:
 
 def _tensors(volume: Volume) -> dict[str, Tensor]:
     return {"features": volume.features, "depth": volume.depth, "opacity": volume.opacity}
-
-
-def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()}
