@@ -82,6 +82,35 @@ def test_a_fused_layer_is_the_readable_one(lead, up, noises, monkeypatch) -> Non
 
 
 @interpreted
+@pytest.mark.parametrize("clamp", [None, 1.3])  # half precision has no 1.3
+def test_gradients_come_from_rounded_results(clamp) -> None:
+    """Features are not kept: what a norm's gradient needs of them is found in the result."""
+    from my3dgen.ops.finish_triton import finish_fused
+
+    shape = (2, 70, 12, 15)
+    features = _drawn(*shape).detach().half().contiguous(memory_format=torch.channels_last).requires_grad_()
+    norms = (_drawn(2, 70, seed=1).detach().abs() + 0.5).requires_grad_()  # as next to features they are
+    bias, noise = _drawn(70, seed=2), _drawn(1, 1, 12, 15, seed=3)
+    others = [norms, bias, noise]
+    fused = finish_fused(features, norms, bias, noise, clamp)
+    exact = features.detach().float().requires_grad_()
+    y = exact * norms[:, :, None, None] + noise + bias[:, None, None]
+    readable = torch.nn.functional.leaky_relu(y, 0.2) * 2**0.5
+    readable = readable if clamp is None else readable.clamp(-clamp, clamp)
+    assert clamp is None or (readable == clamp).any()
+    kept = [tensor for tensor in fused.grad_fn.saved_tensors if tensor.shape == shape]
+    assert len(kept) == 1 and kept[0].data_ptr() == fused.data_ptr()
+    probe = _drawn(*shape, seed=9).detach()
+    if clamp is not None:  # what rounds to the bound counts as beyond it
+        probe[((readable.abs() - clamp).abs() < 1e-3) & (readable.abs() < clamp)] = 0
+    found = torch.autograd.grad((fused * probe).sum(), [features, *others])
+    wanted = torch.autograd.grad((readable * probe).sum(), [exact, *others])
+    for one, other in zip(found, wanted, strict=True):
+        scale = other.abs().max().item()
+        torch.testing.assert_close(one.float(), other, atol=2e-3 * scale, rtol=2e-3)
+
+
+@interpreted
 @pytest.mark.parametrize("shape", [(2, 5, 9, 7), (1, 70, 4, 40), (1, 3, 2, 300)])
 @pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1)])
 def test_low_pass(shape, padding) -> None:

@@ -88,14 +88,15 @@ def _forward(
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _backward(
-    gradient, features, norms, biases, noise, by_features, sums, by_noise, pixels, noise_stride, clamp,
+    gradient, known, norms, biases, noise, by_features, sums, by_noise, pixels, noise_stride, clamp,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr, ROUNDS: tl.constexpr,
     CLAMPED: tl.constexpr, ACTIVATE: tl.constexpr, NOISY: tl.constexpr, TO_NOISE: tl.constexpr,
 ):  # fmt: skip
+    # if activated, results are known, from which features follow where a gradient passes; else features
     image = tl.program_id(1).to(tl.int64)
     channel = tl.arange(0, BLOCK)
     real = channel < CHANNELS
-    norm = tl.load(norms + image * CHANNELS + channel, mask=real, other=0.0)
+    norm = tl.load(norms + image * CHANNELS + channel, mask=real, other=1.0)
     bias = tl.load(biases + image * CHANNELS + channel, mask=real, other=0.0)
     by_norm = tl.zeros((PIXELS, BLOCK), tl.float32)
     by_bias = tl.zeros((PIXELS, BLOCK), tl.float32)
@@ -103,24 +104,28 @@ def _backward(
         pixel = (tl.program_id(0) * ROUNDS + round) * PIXELS + tl.arange(0, PIXELS)
         mask = (pixel < pixels)[:, None] & real[None]
         place = (image * pixels + pixel)[:, None] * CHANNELS + channel[None]
-        y = tl.load(features + place, mask=mask, other=0.0).to(tl.float32)
-        incoming = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
-        x = y * norm[None] + bias[None]
-        if NOISY:
-            x += tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
-        slope = tl.where(x >= 0, 1.0, 0.2) * GAIN if ACTIVATE else tl.full(x.shape, 1.0, tl.float32)
-        if CLAMPED:
-            slope = tl.where((x * slope > clamp) | (x * slope < -clamp), 0.0, slope)
-        through = incoming * slope
+        x = tl.load(known + place, mask=mask, other=0.0).to(tl.float32)
+        through = tl.load(gradient + place, mask=mask, other=0.0).to(tl.float32)
+        if ACTIVATE:
+            if CLAMPED:  # to the bound as results hold it
+                bound = tl.full((1, 1), clamp, tl.float32).to(known.dtype.element_ty).to(tl.float32)
+                through = tl.where(tl.abs(x) >= bound, 0.0, through)
+            through *= tl.where(x >= 0, 1.0, 0.2) * GAIN
+            x = x * (tl.where(x >= 0, 1.0, 5.0) / GAIN) - bias[None]
+            if NOISY:
+                x -= tl.load(noise + image * noise_stride + pixel, mask=pixel < pixels, other=0.0)[:, None]
         tl.store(by_features + place, (through * norm[None]).to(by_features.dtype.element_ty), mask=mask)
-        by_norm += through * y
+        by_norm += through * x
         by_bias += through
         if TO_NOISE:
             tl.store(by_noise + image * pixels + pixel, tl.sum(through, 1), mask=pixel < pixels)
     # programs of a column add up what they met; the next kernel adds up programs
     place = (image * tl.num_programs(0) + tl.program_id(0)) * CHANNELS + channel
     half = tl.num_programs(1).to(tl.int64) * tl.num_programs(0) * CHANNELS
-    tl.store(sums + place, tl.sum(by_norm, 0), mask=real)
+    by_norm = tl.sum(by_norm, 0)
+    if ACTIVATE:  # until here it met features times norms
+        by_norm /= norm
+    tl.store(sums + place, by_norm, mask=real)
     tl.store(sums + half + place, tl.sum(by_bias, 0), mask=real)
 
 
@@ -154,25 +159,27 @@ class _Finish(torch.autograd.Function):
         ctx, features: Tensor, norms: Tensor, biases: Tensor, noise: Tensor | None, options: _Options
     ) -> Tensor:
         features = features.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(features, norms, biases, noise)
+        result = _run(features, norms, biases, noise, None, options, over=False)
+        # a result is kept by the next layer anyway, and features need not be
+        ctx.save_for_backward(result if options.activate else features, norms, biases, noise)
         ctx.options = options
-        return _run(features, norms, biases, noise, None, options, over=False)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        features, norms, biases, noise = ctx.saved_tensors
+        known, norms, biases, noise = ctx.saved_tensors
         options, to_noise = ctx.options, ctx.needs_input_grad[3]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        images, channels, height, width = features.shape
-        by_features = torch.empty_like(features)
+        images, channels, height, width = known.shape
+        by_features = torch.empty_like(known)
         by_noise = norms.new_empty(images, 1, height, width) if to_noise else None
         block = triton.next_power_of_2(channels)
         pixels = max(1, ELEMENTS // 2 // block)
         programs = triton.cdiv(height * width, pixels * ROUNDS)
         sums = norms.new_empty(2, images, programs, channels)
         _backward[(programs, images)](
-            gradient, features, norms, biases, tensor_or(noise, norms), by_features, sums,
+            gradient, known, norms, biases, tensor_or(noise, norms), by_features, sums,
             tensor_or(by_noise, norms), height * width, stride_of(noise), options.clamp or 0.0,
             CHANNELS=channels, BLOCK=block, PIXELS=pixels, ROUNDS=ROUNDS, TO_NOISE=to_noise,
             **options.flags(noise),
@@ -234,7 +241,8 @@ def finish_fused(
 ) -> Float[Tensor, "batch channels height width"]:
     """sqrt(2) * leaky_relu(features * norms + noise + bias), clamped, in the features' dtype.
 
-    Norms, bias and noise are per image or shared. First derivatives only.
+    Norms, bias and noise are per image or shared. First derivatives only. They come from the result as
+    it is rounded: no norm may be 0, and what rounds to the clamp counts as beyond it.
     """
     shape, options = features.shape[:2], _Options(clamp, True)
     norms, bias = (tensor.float().expand(shape).contiguous() for tensor in (norms, bias))
