@@ -6,13 +6,13 @@ batches of one kind, so that it can be captured as a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from my3dgen.losses import absolute_error, gradient_error, squared_error
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 MOST_KEPT = 4 << 30  # bytes of photos' features that a GPU keeps
 
+Kept = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Features of all photos, and of the raw ones; none where they are not kept."""
+
 
 @dataclass(frozen=True, eq=False)
 class Compared:
@@ -40,10 +43,8 @@ class Compared:
     weights: Float[Tensor, "batch 1 height width"]
     raw_photos: Float[Tensor, "batch 3 raw_height raw_width"]
     raw_weights: Float[Tensor, "batch 1 raw_height raw_width"]
-    features: tuple[Tensor, ...] = ()
-    """Of `photos`, where they are kept (`kept_features`)."""
-    raw_features: tuple[Tensor, ...] = ()
-    """Of `raw_photos`, likewise."""
+    numbers: Int[Tensor, " batch"]
+    """Of the photos."""
 
     def detached(self) -> Compared:
         """The same without the latents' past."""
@@ -57,11 +58,10 @@ def compared(
     config: TuneConfig,
     step: int,
     numbers: Tensor,
-    features: Sequence[tuple[Tensor, ...]] = ((), ()),
 ) -> tuple[Spans | None, Compared]:
     """What a numbered step compares of the photos numbered, and what part of a window shows it exactly.
 
-    The step decides the window. None means whole pictures. `features` are what `kept_features` returned.
+    The step decides the window. None means whole pictures.
     """
     rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     side = generator.config.neural_rendering_resolution
@@ -71,14 +71,14 @@ def compared(
         window = random_window(config.window, side, rng)
         spans, cameras, pictures = window.spans, window.cameras(cameras), [window.crop(x) for x in pictures]
     seen, photos, weights, raw_photos, raw_weights = (rows(x, numbers) for x in (cameras, *pictures))
-    whole, raw = (tuple(rows(x, numbers) for x in some) for some in features)
-    return spans, Compared(latents(numbers), seen, photos, weights, raw_photos, raw_weights, whole, raw)
+    where = numbers.to(seen.device, non_blocking=True)
+    return spans, Compared(latents(numbers), seen, photos, weights, raw_photos, raw_weights, where)
 
 
 @torch.no_grad()
 def kept_features(
     generator: Generator, targets: Targets, config: TuneConfig, perceptual: Perceptual | None
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+) -> Kept:
     """Features of all photos, and of the raw ones, for the perceptual network; none on a CPU, where memory
     is scarce, nor of windows, nor where they would fill a GPU."""
     side = generator.config.neural_rendering_resolution
@@ -108,23 +108,34 @@ def differences(
     spans: Spans | None,
     config: TuneConfig,
     perceptual: Perceptual | None,
+    kept: Kept = ((), ()),
 ) -> Float[Tensor, " batch"]:
-    """The loss of every photo. Nothing here waits for the device or comes from the host."""
+    """The loss of every photo; `kept` is what `kept_features` returned, of which nothing is copied.
+
+    Nothing here waits for the device or comes from the host.
+    """
     with mixed_precision(compared.ws.device):
         image, raw = render_window(
             generator, compared.ws, compared.cameras, adapter, config.window, spans, config.samples
         )
     loss = image.new_zeros(len(image))
     for made, photos, weights, features in (
-        (image, compared.photos, compared.weights, compared.features),
-        (raw, compared.raw_photos, compared.raw_weights, compared.raw_features),
+        (image, compared.photos, compared.weights, kept[0]),
+        (raw, compared.raw_photos, compared.raw_weights, kept[1]),
     ):
         loss = loss + squared_error(made, photos, weights)
         if config.plain > 0:
             plain = absolute_error(made, photos, weights) + gradient_error(made, photos, weights)
             loss = loss + config.plain * plain
         if perceptual is not None and config.perceptual > 0:
-            loss = loss + config.perceptual * _perceptual_distance(perceptual, made, photos, features)
+            seen = perceptual.features(_enlarged(made))
+            if features:
+                distance = perceptual.distance(seen, features, compared.numbers)
+            else:
+                with torch.no_grad():
+                    features = perceptual.features(_enlarged(photos))
+                distance = perceptual.distance(seen, features)
+            loss = loss + config.perceptual * distance
     return loss
 
 
@@ -137,16 +148,6 @@ def rows(tensor: Tensor, numbers: Tensor) -> Tensor:
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         return tensor.permute(0, 2, 3, 1).index_select(0, numbers).permute(0, 3, 1, 2)
     return tensor.index_select(0, numbers)
-
-
-def _perceptual_distance(
-    perceptual: Perceptual, made: Tensor, photos: Tensor, theirs: Sequence[Tensor]
-) -> Float[Tensor, " batch"]:
-    """`theirs` are the photos' features, or nothing where they are not kept."""
-    if not theirs:
-        with torch.no_grad():
-            theirs = perceptual.features(_enlarged(photos))
-    return perceptual.distance(perceptual.features(_enlarged(made)), theirs)
 
 
 def _enlarged(pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 h w"]:

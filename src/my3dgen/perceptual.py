@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from my3dgen.errors import UserError
@@ -145,15 +145,18 @@ class EfficientNetLite0(nn.Module):
         return [*features, x]
 
 
-def stage_distance(a: Tensor, b: Tensor) -> Tensor:
+def stage_distance(a: Tensor, b: Tensor, rows: Int[Tensor, " batch"] | None = None) -> Tensor:
     """Mean over pixels of |a/|a| - b/|b||^2, written with dot products: no normalised copies are made.
+
+    With `rows` every a is compared with its row of `b`.
 
     On CUDA all is one kernel, with first derivatives only, in float32.
     """
     if a.is_cuda and HAS_TRITON:
         from my3dgen.ops.distance_triton import stage_distance_fused
 
-        return stage_distance_fused(a, b)
+        return stage_distance_fused(a, b, rows)
+    b = b if rows is None else b.index_select(0, rows)
     aa, bb, ab = a.square().sum(1), b.square().sum(1), (a * b).sum(1)
     ra, rb = torch.rsqrt(aa + 1e-10), torch.rsqrt(bb + 1e-10)
     return (aa * ra * ra + bb * rb * rb - 2 * ab * ra * rb).mean((1, 2))
@@ -178,9 +181,12 @@ class Perceptual(nn.Module):
         # channels_last halves the time on CPUs
         return self.trunk(image.contiguous(memory_format=torch.channels_last))
 
-    def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Float[Tensor, " batch"]:
-        """Distance from features. Either batch may be 1 and is then compared with every other."""
-        return torch.stack([stage_distance(p, q) for p, q in zip(a, b, strict=True)]).sum(0)
+    def distance(
+        self, a: Sequence[Tensor], b: Sequence[Tensor], rows: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, " batch"]:
+        """Distance from features. Either batch may be 1 and is then compared with every other; or `b` are of
+        any number of pictures, and `rows` says with which of them each of `a` is compared."""
+        return torch.stack([stage_distance(p, q, rows) for p, q in zip(a, b, strict=True)]).sum(0)
 
     def pooled(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels"]:
         """The deepest stage averaged over the picture: features for KID."""

@@ -108,25 +108,25 @@ def tune(
                 leaf.copy_(kept.tensors[f"leaf.{name}"])
         restore_optimizer(optimizer, kept.tensors)
     counts = people or [len(targets)]
+    features = kept_features(generator, targets, config, perceptual)
 
     def work(kind: tuple[Spans | None, bool], both: Compared) -> dict[str, Tensor]:
         """Forward and backward: the losses and, if latents move, what moves them."""
         spans, moving = kind
         ws = both.ws.detach().requires_grad_(moving)
         per_photo = _per_photo(adapter, config.batch)
-        apart = differences(generator, per_photo, replace(both, ws=ws), spans, config, perceptual)
+        apart = differences(generator, per_photo, replace(both, ws=ws), spans, config, perceptual, features)
         losses = apart.unflatten(0, (len(counts), -1)).mean(1)
         losses.sum().backward()
         return {"losses": losses.detach()} | ({"ws": ws.grad} if ws.grad is not None else {})
 
     step_of_kind = CapturedKinds(work, list(leaves.values()), capture=targets.images.is_cuda)
-    features = kept_features(generator, targets, config, perceptual)
     losses: list[list[float]] = []
     unread: list[Tensor] = []
     saved = -KEEP_SECONDS
     for step in track(range(done, config.steps), description, total=config.steps, initial=done):
         numbers = photos_of_people(step, counts, config.batch, config.seed)
-        spans, both = compared(generator, targets, latents, config, step, numbers, features)
+        spans, both = compared(generator, targets, latents, config, step, numbers)
         out = step_of_kind((spans, both.ws.requires_grad), both.detached())
         loss = out["losses"].clone()  # the next step may write over it
         if both.ws.requires_grad:

@@ -318,6 +318,18 @@ def test_stage_distance(channels: int, side: int, a: int, b: int) -> None:
         torch.testing.assert_close(p * zero, q * zero, atol=1, rtol=1e-4)
 
 
+def test_stage_distance_of_numbered_maps() -> None:
+    from my3dgen.ops.distance_triton import stage_distance_fused
+    from my3dgen.perceptual import stage_distance
+
+    a, b, rows = _drawn(4, 64, 9, 7), _drawn(3, 64, 9, 7, seed=1).detach(), torch.tensor([2, 0, 2, 2])
+    one, other = stage_distance_fused(a, b, rows.to(DEVICE)), stage_distance(a.cpu(), b.cpu(), rows).to(DEVICE)
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(one.sum(), a, retain_graph=True)
+    (wanted,) = torch.autograd.grad(other.sum(), a)
+    torch.testing.assert_close(gradient, wanted, atol=1e-6, rtol=1e-4)
+
+
 def test_stage_distance_to_bfloat16() -> None:
     """The gradient is rounded to 8 bits, nothing else is."""
     from my3dgen.perceptual import stage_distance

@@ -58,6 +58,26 @@ def test_a_batch_of_one_meets_every_other(a: int, b: int) -> None:
 
 
 @interpreted
+@pytest.mark.parametrize("frozen", [False, True])
+def test_each_meets_its_row(frozen: bool) -> None:
+    """Numbers that repeat and leave others out."""
+    from my3dgen.ops.distance_triton import stage_distance_fused
+
+    a, b, rows = _drawn((4, 70, 5, 9), 1), _drawn((3, 70, 5, 9), 2), torch.tensor([2, 0, 2, 2])
+    b = b.detach() if frozen else b
+    one, other = stage_distance_fused(a, b, rows), stage_distance(a, b, rows)
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(other, stage_distance(a, b[rows]))
+    wanted = [a] if frozen else [a, b]
+    for p, q in zip(
+        torch.autograd.grad(one.square().sum(), wanted),
+        torch.autograd.grad(other.square().sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(p, q, atol=2e-6 * q.abs().max().item(), rtol=2e-6)
+
+
+@interpreted
 def test_vectors_of_length_zero() -> None:
     """Of one map, of the other and of both, and such that are short next to what is added."""
     from my3dgen.ops.distance_triton import stage_distance_fused

@@ -1,7 +1,8 @@
 """The distance of two feature maps' unit vectors, one kernel each way, channels-last (CUDA, Triton).
 
 Twin of the readable case in `my3dgen.perceptual.stage_distance`. A program holds all channels of a few
-pixels, so each way reads both maps once; backward computes the dot products again.
+pixels, so each way reads both maps once; backward computes the dot products again. Of many maps the numbered
+ones are read where they are.
 """
 
 from typing import no_type_check
@@ -9,7 +10,7 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -38,13 +39,23 @@ def _load(features, image, stride, pixels, CHANNELS: tl.constexpr, BLOCK: tl.con
 
 @triton.jit
 @no_type_check  # the compiler reads the function itself
+def _counterpart(rows, image):
+    """Which map of the others an image is compared with."""
+    other = image
+    if rows is not None:
+        other = tl.load(rows + image).to(tl.int64)
+    return other
+
+
+@triton.jit
+@no_type_check  # the compiler reads the function itself
 def _forward(
-    a, b, out, a_stride, b_stride, pixels,
+    a, b, rows, out, a_stride, b_stride, pixels,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     x = _load(a, image, a_stride, pixels, CHANNELS, BLOCK, PIXELS)
-    y = _load(b, image, b_stride, pixels, CHANNELS, BLOCK, PIXELS)
+    y = _load(b, _counterpart(rows, image), b_stride, pixels, CHANNELS, BLOCK, PIXELS)
     aa, bb, ab = tl.sum(x * x, 1), tl.sum(y * y, 1), tl.sum(x * y, 1)
     ra, rb = tl.rsqrt(aa + TINY), tl.rsqrt(bb + TINY)
     apart = aa * ra * ra + bb * rb * rb - 2 * ab * ra * rb  # 0 beyond the pixels
@@ -54,13 +65,13 @@ def _forward(
 @triton.jit
 @no_type_check  # the compiler reads the function itself
 def _backward(
-    gradient, a, b, by_a, by_b, gradient_stride, a_stride, b_stride, pixels,
+    gradient, a, b, rows, by_a, by_b, gradient_stride, a_stride, b_stride, pixels,
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(1).to(tl.int64)
     incoming = 2 * tl.load(gradient + image * gradient_stride) / pixels
     x = _load(a, image, a_stride, pixels, CHANNELS, BLOCK, PIXELS)
-    y = _load(b, image, b_stride, pixels, CHANNELS, BLOCK, PIXELS)
+    y = _load(b, _counterpart(rows, image), b_stride, pixels, CHANNELS, BLOCK, PIXELS)
     aa, bb, ab = tl.sum(x * x, 1), tl.sum(y * y, 1), tl.sum(x * y, 1)
     ra, rb = tl.rsqrt(aa + TINY), tl.rsqrt(bb + TINY)
     cosine = ab * ra * rb
@@ -79,32 +90,32 @@ def _backward(
 
 class _Distance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(ctx, a: Tensor, b: Tensor, rows: Tensor | None) -> Tensor:
+        ctx.save_for_backward(a, b, rows)
         images, channels, height, width = a.shape
         block, count = _blocks(channels)
         programs = triton.cdiv(height * width, count)
         sums = torch.empty((images, programs), device=a.device, dtype=torch.float32)
         _forward[(programs, images)](
-            a, b, sums, a.stride(0), b.stride(0), height * width, channels, block, count
+            a, b, rows, sums, a.stride(0), b.stride(0), height * width, channels, block, count
         )
         return sums.sum(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
-        a, b = ctx.saved_tensors
+        a, b, rows = ctx.saved_tensors
         images, channels, height, width = a.shape
         block, count = _blocks(channels)
         by_a, by_b = (
             torch.empty_like(x, memory_format=torch.channels_last) if needed else None
-            for x, needed in zip((a, b), ctx.needs_input_grad, strict=True)
+            for x, needed in zip((a, b), ctx.needs_input_grad[:2], strict=True)
         )
         _backward[(triton.cdiv(height * width, count), images)](
-            gradient, a, b, by_a, by_b, gradient.stride(0), a.stride(0), b.stride(0), height * width,
+            gradient, a, b, rows, by_a, by_b, gradient.stride(0), a.stride(0), b.stride(0), height * width,
             channels, block, count,
         )  # fmt: skip
-        return by_a, by_b
+        return by_a, by_b, None
 
 
 def _blocks(channels: int) -> tuple[int, int]:
@@ -114,9 +125,18 @@ def _blocks(channels: int) -> tuple[int, int]:
 
 
 def stage_distance_fused(
-    a: Float[Tensor, "a_batch channels height width"], b: Float[Tensor, "b_batch channels height width"]
+    a: Float[Tensor, "a_batch channels height width"],
+    b: Float[Tensor, "b_batch channels height width"],
+    rows: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, " batch"]:
-    """Mean over pixels of |a/|a| - b/|b||^2, in float32. Either batch may be 1. First derivatives only."""
-    batch = max(len(a), len(b))
-    a, b = (x.contiguous(memory_format=torch.channels_last).expand(batch, -1, -1, -1) for x in (a, b))
-    return _Distance.apply(a, b)
+    """Mean over pixels of |a/|a| - b/|b||^2, in float32, of every a with its row of `b`.
+
+    Without `rows` they go in pairs, and either batch may be 1. First derivatives only, by b without `rows`.
+    """
+    if rows is not None and b.requires_grad:
+        b, rows = b.index_select(0, rows), None
+    a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
+    if rows is None:
+        batch = max(len(a), len(b))
+        a, b = (x.expand(batch, -1, -1, -1) for x in (a, b))
+    return _Distance.apply(a, b, rows)
