@@ -323,7 +323,10 @@ def test_stage_distance_of_numbered_maps() -> None:
     from my3dgen.perceptual import stage_distance
 
     a, b, rows = _drawn(4, 64, 9, 7), _drawn(3, 64, 9, 7, seed=1).detach(), torch.tensor([2, 0, 2, 2])
-    one, other = stage_distance_fused(a, b, rows.to(DEVICE)), stage_distance(a.cpu(), b.cpu(), rows).to(DEVICE)
+    one, other = (
+        stage_distance_fused(a, b, rows.to(DEVICE)),
+        stage_distance(a.cpu(), b.cpu(), rows).to(DEVICE),
+    )
     torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
     (gradient,) = torch.autograd.grad(one.sum(), a, retain_graph=True)
     (wanted,) = torch.autograd.grad(other.sum(), a)
