@@ -53,7 +53,7 @@ def told(result: dict[str, Any]) -> str:
     best = result["ceilings"]
     products = ", ".join(f"{rate:.3g} in {kind}" for kind, rate in best["matmul_tflop_s"].items())
     driver = f", driver {result['driver']}" if result["driver"] else ""
-    commit = f", commit {result['commit']}" if result["commit"] else ""
+    commit = f", commit {result['commit'][:12]}" if result["commit"] else ""
     stopped = "" if result["finished"] else " The bench was stopped before its end: rows are missing."
     return (
         f"{result['device']}{driver}, torch {result['torch']}{commit}. At best it copied "

@@ -36,6 +36,8 @@ def toy_protocol() -> dict[str, Any]:
                 "training": STEPS,
                 "pivoting": STEPS | {"rate": 0.05},
             },
+            {"method": "lora-int8", "photos": [5], "ranks": [1], "training": STEPS},
+            {"method": "lora-small", "photos": [5], "ranks": [1], "training": STEPS | {"budget": 2000}},
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},
         ],
     }

@@ -17,7 +17,7 @@ from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
 
-ROWS = 8
+ROWS = 10
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,10 @@ def test_the_whole_benchmark(asked, work, tiny_prior):
     assert by_name["control", 1, 5]["heldout_psnr"] != lora["heldout_psnr"]
     bent = by_name["lora-pti", 1, 5]
     assert bent["bytes"] == lora["bytes"] and bent["heldout_psnr"] != lora["heldout_psnr"]
+    narrow, small = by_name["lora-int8", 1, 5], by_name["lora-small", 1, 5]
+    assert narrow["bytes"] < 0.8 * lora["bytes"] and narrow["parameters"] == lora["parameters"]
+    assert narrow["heldout_psnr"] == pytest.approx(lora["heldout_psnr"], abs=0.5)
+    assert 0 < small["parameters"] <= 2000 < lora["parameters"]
     folder = work / "out" / "people" / str(lora["person"])
     file = folder / "lora-r1-5-w.safetensors"
     assert lora["bytes"] == file.stat().st_size and len(Person.load(file, tiny_prior).anchors) == 5
@@ -141,8 +145,8 @@ def test_jobs_wait_for_what_they_need(asked):
     phases = RowPlan(protocol, protocol.people[:1]).phases(rows)
     kinds = [[job.kind for job in jobs] for jobs in phases]
     # the control's adapter is that of a person who has no rows here
-    assert kinds[0] == ["person"] * 2 and kinds[1] == ["anchors"] * 4 and kinds[3] == ["row"] * 2
-    assert kinds[2].count("model") == 1 and kinds[2].count("row") == ROWS - 2
+    assert kinds[0] == ["person"] * 2 and kinds[1] == ["anchors"] * 4 and kinds[3] == ["row"] * 3
+    assert kinds[2].count("model") == 1 and kinds[2].count("row") == ROWS - 3
 
 
 def test_rates_are_compared_on_people_of_their_own(asked, work):
@@ -165,7 +169,15 @@ def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
     evaluate_methods(asked)
     page = write_docs(read_results(work / "out" / "results.json"), work / "out", tmp_path)
     text = page.read_text()
-    for word in ("prior, W", "prior, PTI", "all weights", "LoRA, rank 1", "another's LoRA", "## 5. "):
+    for word in (
+        "prior, W",
+        "prior, PTI",
+        "all weights",
+        "LoRA, rank 1",
+        "another's LoRA",
+        "## 5. ",
+        "122 times fewer",
+    ):
         assert word in text
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     linked = {part.split(")")[0] for part in text.split("](pictures/")[1:]}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from my3dgen.bench.clock import time_call
+from my3dgen.revision import commit
 
 Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -33,7 +34,7 @@ def machine(device: str) -> dict:
         "device": torch.cuda.get_device_name() if cuda else _processor(),
         "driver": _driver() if cuda else None,
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "threads": torch.get_num_threads(),
     }
 
@@ -96,14 +97,6 @@ def _processor() -> str:
 def _driver() -> str | None:
     tool = shutil.which("nvidia-smi")
     return _first_line([tool, "--query-gpu=driver_version", "--format=csv,noheader"]) if tool else None
-
-
-def _commit() -> str | None:
-    """That of the source tree this package runs from; None for an installed one."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists() or not (root / "src" / "my3dgen").is_dir():
-        return None
-    return _first_line(["git", "-C", str(root), "rev-parse", "--short", "HEAD"])
 
 
 def _first_line(command: list[str]) -> str | None:

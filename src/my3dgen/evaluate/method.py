@@ -5,8 +5,6 @@ Synthetic people that nothing was trained on are learned by every method of a pr
 alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
 """
 
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +24,7 @@ from my3dgen.evaluate.prior import device_name
 from my3dgen.evaluate.stages import write_json
 from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import say
+from my3dgen.revision import commit
 
 RESULTS = "results.json"
 TUNED_BY = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity")
@@ -106,8 +105,8 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     protocol = replace(asked.protocol, people=people)
     first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
     part = "pivoting" if method == "lora-pti" else "training"
-    if getattr(first[0], part) is None or method == "control":
-        raise UserError(f"'{method}' has no rate of its own; choose pti, full, lora or lora-pti")
+    if getattr(first[0], part) is None or method in ("lora-int8", "control"):
+        raise UserError(f"'{method}' has no rate of its own; choose pti, full, lora, lora-small or lora-pti")
     rows: dict[float, list[Row]] = {}
     for rate in rates:
         for row in first:
@@ -224,26 +223,3 @@ def taken(out: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another benchmark is at work in {out}; choose another --out") from None
         yield
-
-
-def commit() -> str:
-    """The commit of the source in use, marked if it was changed since; the version where there is none."""
-    here = Path(__file__).resolve().parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", os.fspath(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        ).stdout.strip()
-        # an installed package may lie inside somebody else's repository
-        tracked = subprocess.run(
-            ["git", "-C", os.fspath(here), "ls-files", "--error-unmatch", Path(__file__).name],
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return __version__
-    return found if tracked.returncode == 0 else __version__

@@ -29,13 +29,14 @@ from my3dgen.evaluate.making import find_anchors, read_anchors
 from my3dgen.evaluate.method_learn import (
     Learned,
     forget_peak_memory,
+    in_int8,
     learn,
     learn_adapter,
     peak_memory_mb,
     with_adapter,
 )
 from my3dgen.evaluate.method_people import Case, make_photos, make_views, read_case
-from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
+from my3dgen.evaluate.method_protocol import BORROWING, LEARNED, Protocol, Row
 from my3dgen.evaluate.method_shape import depth_error, floaters
 from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
 from my3dgen.evaluate.metrics import Score, load_judge, mean_score
@@ -136,7 +137,7 @@ class Bench:
         if row.photos:
             album, anchors = self.anchors(row, case, stages)
             needs.append(anchors_name(row))
-        if row.method == "lora":
+        if row.method in LEARNED:
             path, seconds = self.model(row, case, stages)
             needs.append(model_name(row))
         if row.method in BORROWING:
@@ -149,8 +150,11 @@ class Bench:
             device = self.prior.generator.w_avg.device
             forget_peak_memory(device)
             if path is not None:
+                file = path
+                if row.method == "lora-int8":
+                    file = in_int8(path, self.folder(row.person) / f"{row.name}.safetensors")
                 own = anchors if row.method == "control" else None
-                learned = with_adapter(self.prior, asked, row, path, own, seconds, self.seed)
+                learned = with_adapter(self.prior, asked, row, file, own, seconds, self.seed)
             else:
                 photos = case.test if album is None else album
                 learned = learn(self.prior, asked, row, photos, anchors, self.seed)

@@ -44,6 +44,11 @@ def learn_adapter(
     return {"seconds": time.perf_counter() - started}
 
 
+def in_int8(path: Path, smaller: Path) -> Path:
+    """The person file at `path` in 8 bits, at `smaller`, which is returned."""
+    return Person.load(path).save(smaller, precision="int8")
+
+
 def learn(
     prior: Prior, protocol: Protocol, row: Row, album: Album, anchors: Anchors | None, seed: int
 ) -> Learned:

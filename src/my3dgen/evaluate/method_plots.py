@@ -23,6 +23,8 @@ COLOURS = {
     "full": "#b2182b",
     "lora": "#2166ac",
     "lora-pti": "#41a5d6",
+    "lora-int8": "#1b7837",
+    "lora-small": "#7fbf7b",
     "control": "#762a83",
 }
 TITLES = {
@@ -32,6 +34,8 @@ TITLES = {
     "full": "all weights",
     "lora": "LoRA",
     "lora-pti": "LoRA, PTI",
+    "lora-int8": "LoRA, int8",
+    "lora-small": "LoRA, cut",
     "control": "another's LoRA",
 }
 OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")
@@ -89,7 +93,7 @@ def plot_all(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 def over_yaw(results: Mapping[str, Any]) -> Figure | None:
     """Identity and PSNR against the truth, from every yaw; the frontal view is the one inverted."""
-    groups = leading(results["summary"])
+    groups = [entry for entry in leading(results["summary"]) if entry["method"] != "lora-int8"]  # as lora
     if not groups:
         return None
     figure, axes = _panels(2)

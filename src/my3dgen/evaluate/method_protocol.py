@@ -7,6 +7,8 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `full`: all weights tuned on the album; `lora`: an adapter of a rank. Both search the alpha-space of the
   anchors, which are the album's photos inverted in W or W+.
 - `lora-pti`: as `lora`, then the adapter tuned on each photo by itself.
+- `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
+- `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`).
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -31,10 +33,12 @@ from my3dgen.tune import TuneConfig
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
-METHODS = ("prior-w", "prior-w+", "pti", "full", "lora", "lora-pti", "control")
-RANKED = ("lora", "lora-pti", "control")
-BORROWING = ("lora-pti", "control")
+LEARNED = ("lora", "lora-small")
+"""Methods that learn an adapter of their own."""
+BORROWING = ("lora-pti", "lora-int8", "control")
 """Methods that begin with the adapter of a `lora` row, which is learned only once."""
+RANKED = (*LEARNED, *BORROWING)
+METHODS = ("prior-w", "prior-w+", "pti", "full", *RANKED)
 SPACES = ("w", "w+")
 OWN_SEEDS = HELD_OUT_SEEDS[RESERVED + MOST_SEEDS * SPAN :]
 """Held-out seeds that no evaluation of a prior can ask for."""
@@ -50,10 +54,12 @@ class Training:
     warm: int = 20
     window: int | None = None
     """Side of the raw window seen in a step; None for whole pictures."""
+    budget: int | None = None
+    """Numbers an adapter is cut to; of `lora-small` alone."""
 
     def tuning(self, seed: int) -> TuneConfig:
         """For pivotal tuning."""
-        return TuneConfig(**asdict(self), seed=seed)
+        return TuneConfig(**{n: value for n, value in asdict(self).items() if n != "budget"}, seed=seed)
 
     def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
         """For an adapter, or for all weights, where the rank means nothing."""
@@ -284,8 +290,12 @@ def _entry(content: Any, learned: int) -> Entry:
     training = pivoting = None
     if not method.startswith("prior-"):
         training = _settings(values.get("training", {}), Training, f"{method}: training")
+        if (training.budget is not None) != (method == "lora-small"):
+            raise ValueError(f"'{method}' {'lacks' if method == 'lora-small' else 'has no'} budget")
     if method == "lora-pti":
         pivoting = _settings(values.get("pivoting", {}), Training, f"{method}: pivoting")
+        if pivoting.budget is not None:
+            raise ValueError(f"'{method}: pivoting' has no budget")
     elif "pivoting" in values:
         raise ValueError(f"'{method}' has no pivoting")
     return Entry(
@@ -307,7 +317,7 @@ def _settings(content: Any, kind: type, name: str) -> Any:
             if type(value) not in (int, float) or not 0 < value <= 1:
                 raise ValueError(f"'{name}: rate' is not between 0 and 1")
             checked[key] = float(value)
-        elif key == "window" and value is None:
+        elif key in ("window", "budget") and value is None:
             checked[key] = None
         else:
             low = 0 if key in ("common_steps", "warm") else 1
