@@ -87,6 +87,20 @@ def test_scale(rows: int) -> None:
     _agree(scale_fused, lambda x, s: x * s[:, :, None, None], [_drawn(2, 5, 9, 7), _drawn(rows, 5, seed=1)])
 
 
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_scaled_conv(rows: int, up: bool, monkeypatch) -> None:
+    from my3dgen.ops.modulated_conv import _conv
+    from my3dgen.ops.scaled_conv_triton import scaled_conv
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    _agree(
+        lambda x, weight, scales: scaled_conv(x, weight, scales, upsample=up),
+        lambda x, weight, scales: _conv(x * scales[:, :, None, None], weight, up),
+        [_drawn(2, 5, 9, 7), _drawn(6, 5, 3, 3, seed=1), _drawn(rows, 5, seed=2)],
+    )
+
+
 @pytest.mark.parametrize("padding", [(1, 1), (2, 2), (2, 1)])
 def test_low_pass(padding: tuple[int, int]) -> None:
     from my3dgen.ops.fir_triton import low_pass_fused

@@ -82,6 +82,32 @@ def test_a_fused_layer_is_the_readable_one(lead, up, noises, monkeypatch) -> Non
 
 
 @interpreted
+@pytest.mark.parametrize("frozen", ["", "x", "weight", "scales"])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("up", [False, True])
+def test_a_convolution_of_scaled_features(up, rows, frozen) -> None:
+    """Scaled features are made anew backward; only what is given is kept."""
+    from my3dgen.ops.scaled_conv_triton import scaled_conv
+
+    given = {"x": _drawn(3, 5, 9, 7), "weight": _drawn(6, 5, 3, 3, seed=1), "scales": _drawn(rows, 5, seed=2)}
+    given |= {name: given[name].detach() for name in given if name == frozen}
+    x, weight, scales = given.values()
+    one = scaled_conv(x, weight, scales, upsample=up)
+    other = modulated_conv._conv(x * scales[:, :, None, None], weight, up)
+    torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+    assert one.grad_fn is not None
+    large = [tensor for tensor in one.grad_fn.saved_tensors if tensor.shape == x.shape]
+    assert len(large) == 1 and torch.equal(large[0], x)
+    probe, leaves = _drawn(*one.shape, seed=9).detach(), [x for x in given.values() if x.requires_grad]
+    for a, b in zip(
+        torch.autograd.grad((one * probe).sum(), leaves),
+        torch.autograd.grad((other * probe).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@interpreted
 @pytest.mark.parametrize("clamp", [None, 1.3])  # half precision has no 1.3
 def test_gradients_come_from_rounded_results(clamp) -> None:
     """Features are not kept: what a norm's gradient needs of them is found in the result."""

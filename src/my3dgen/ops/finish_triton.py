@@ -153,6 +153,9 @@ class _Options(NamedTuple):
         }
 
 
+SCALING = _Options(None, False)
+
+
 class _Finish(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -169,25 +172,43 @@ class _Finish(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor):
         known, norms, biases, noise = ctx.saved_tensors
-        options, to_noise = ctx.options, ctx.needs_input_grad[3]
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        images, channels, height, width = known.shape
-        by_features = torch.empty_like(known)
-        by_noise = norms.new_empty(images, 1, height, width) if to_noise else None
-        block = triton.next_power_of_2(channels)
-        pixels = max(1, ELEMENTS // 2 // block)
-        programs = triton.cdiv(height * width, pixels * ROUNDS)
-        sums = norms.new_empty(2, images, programs, channels)
-        _backward[(programs, images)](
-            gradient, known, norms, biases, tensor_or(noise, norms), by_features, sums,
-            tensor_or(by_noise, norms), height * width, stride_of(noise), options.clamp or 0.0,
-            CHANNELS=channels, BLOCK=block, PIXELS=pixels, ROUNDS=ROUNDS, TO_NOISE=to_noise,
-            **options.flags(noise),
-        )  # fmt: skip
-        if by_noise is not None and noise is not None and len(noise) == 1:
-            by_noise = by_noise.sum(0, keepdim=True)
-        by_norms, by_biases = sums.sum(2).unbind()
-        return by_features, by_norms, by_biases, by_noise, None
+        found = _through(
+            gradient, known, norms, biases, noise, ctx.options, to_noise=ctx.needs_input_grad[3], over=False
+        )
+        return *found, None
+
+
+def _through(
+    gradient: Tensor,
+    known: Tensor,
+    norms: Tensor,
+    biases: Tensor,
+    noise: Tensor | None,
+    options: _Options,
+    *,
+    to_noise: bool,
+    over: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Backward: gradients of features, norms, biases and noise; the first is written `over` the incoming one
+    or is fresh."""
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    images, channels, height, width = known.shape
+    by_features = gradient if over else torch.empty_like(known)
+    by_noise = norms.new_empty(images, 1, height, width) if to_noise else None
+    block = triton.next_power_of_2(channels)
+    pixels = max(1, ELEMENTS // 2 // block)
+    programs = triton.cdiv(height * width, pixels * ROUNDS)
+    sums = norms.new_empty(2, images, programs, channels)
+    _backward[(programs, images)](
+        gradient, known, norms, biases, tensor_or(noise, norms), by_features, sums,
+        tensor_or(by_noise, norms), height * width, stride_of(noise), options.clamp or 0.0,
+        CHANNELS=channels, BLOCK=block, PIXELS=pixels, ROUNDS=ROUNDS, TO_NOISE=to_noise,
+        **options.flags(noise),
+    )  # fmt: skip
+    if by_noise is not None and noise is not None and len(noise) == 1:
+        by_noise = by_noise.sum(0, keepdim=True)
+    by_norms, by_biases = sums.sum(2).unbind()
+    return by_features, by_norms, by_biases, by_noise
 
 
 def _run(
@@ -275,9 +296,19 @@ def scale_fused(
 ) -> Float[Tensor, "batch channels height width"]:
     """features * scales, in the features' dtype. First derivatives only, none if they are written `over`."""
     scales = scales.float().expand(features.shape[:2]).contiguous()
-    nothing, options = torch.zeros_like(scales), _Options(None, False)
     if not over:
-        return _Finish.apply(features, scales, nothing, None, options)
+        return _Finish.apply(features, scales, torch.zeros_like(scales), None, SCALING)
     with torch.no_grad():
         features = features.contiguous(memory_format=torch.channels_last)
-        return _run(features, scales, nothing, None, None, options, over=True)
+        return scaled(features, scales, over=True)
+
+
+def scaled(features: Tensor, scales: Float[Tensor, "batch channels"], *, over: bool = False) -> Tensor:
+    """features * scales without derivatives: channels-last, and contiguous in float32."""
+    return _run(features, scales, torch.zeros_like(scales), None, None, SCALING, over=over)
+
+
+def through_scaled(gradient: Tensor, features: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient of `scaled` those of features, in the gradient's own memory, and of scales."""
+    nothing = torch.zeros_like(scales)
+    return _through(gradient, features, scales, nothing, None, SCALING, to_noise=False, over=True)[:2]

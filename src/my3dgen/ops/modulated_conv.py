@@ -220,16 +220,19 @@ def _pixels(x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "bat
 
 def _styled_conv(x: Tensor, weight: Tensor, styles: Tensor, upsample: bool, change: LowRank | None) -> Tensor:
     """Convolution of the styled input with the changed weight, neither demodulated nor filtered."""
+    weight = weight.to(x.dtype)
+    if x.is_cuda and HAS_TRITON and change is None:
+        from my3dgen.ops.scaled_conv_triton import scaled_conv
+
+        return scaled_conv(x, weight, styles, upsample=upsample)
     if x.is_cuda and HAS_TRITON:
         from my3dgen.ops.finish_triton import scale_fused
 
         x = scale_fused(x, styles)
     else:
         x = x * styles[:, :, None, None].to(x.dtype)
-    y = _conv(x, weight.to(x.dtype), upsample)
-    if change is not None:
-        y = y + _low_rank_conv(x, change, weight.shape[-1], upsample)
-    return y
+    y = _conv(x, weight, upsample)
+    return y if change is None else y + _low_rank_conv(x, change, weight.shape[-1], upsample)
 
 
 def _low_pass(y: Float[Tensor, "batch channels height width"]) -> Tensor:
