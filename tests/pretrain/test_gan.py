@@ -94,10 +94,10 @@ def test_the_mapping_learns_and_sees_what_it_may(blind: bool) -> None:
 
 @pytest.fixture(scope="module")
 def state(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state after 40 steps."""
+    """A state after 28 steps."""
     folder = tmp_path_factory.mktemp("state")
-    figures = train(replace(SMALL, data=data, max_steps=40, tensorboard=True), folder, device="cpu")
-    assert figures["images"] == figures["adversarial_images"] == 320
+    figures = train(replace(SMALL, data=data, max_steps=28, tensorboard=True), folder, device="cpu")
+    assert figures["images"] == figures["adversarial_images"] == 224
     return folder
 
 
@@ -133,7 +133,7 @@ def test_tensorboard_has_figures_and_sheet(state: Path) -> None:
     assert {"generator", "discriminator", "real", "fake"} <= set(read.Tags()["scalars"])
     logged = [line["fake"] for line in _log(state)]
     assert [event.value for event in read.Scalars("fake")] == pytest.approx(logged, rel=1e-3)
-    assert [event.step for event in read.Scalars("fake")] == [8 * (i + 1) for i in range(40)]
+    assert [event.step for event in read.Scalars("fake")] == [8 * (i + 1) for i in range(28)]
     assert read.Tags()["images"] == ["sheet"]
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import train_worker
 from safetensors.torch import load_file
 
 from my3dgen.config import PRESETS
+from my3dgen.pretrain import heads
 from my3dgen.pretrain.gan import AdversarialNetworks
 from my3dgen.pretrain.networks import Networks
 from my3dgen.synthetic.dataset import DatasetConfig, write_dataset
 
-WORKER = Path(__file__).with_name("train_worker.py")
-STEPS = 4
+STEPS = 3
 COMMON = {
     "preset": "tiny",
     "max_steps": STEPS,
@@ -31,11 +32,9 @@ FIRST, LATER, MOVED = 1e-4, 1e-2, 0.05
 moved. Sums fall in another order, and where a gradient is mere rounding Adam's step has a random sign."""
 
 
-def _train(folder: Path, processes: int, options: dict) -> Path:
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += [str(WORKER), str(folder), json.dumps({**COMMON, "batch": 16 // processes, **options})]
+def _train_in_two(folder: Path, options: dict) -> Path:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [train_worker.__file__, str(folder), json.dumps({**COMMON, "batch": 8, **options})]
     run = subprocess.run(
         command,
         capture_output=True,
@@ -54,14 +53,16 @@ def _log(folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("kind", ["pictures", "heads"])
-def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, kind: str) -> None:
+def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path, kind: str, monkeypatch) -> None:
+    monkeypatch.setattr(heads, "my_seeds", heads.my_seeds)  # the worker has its own
     if kind == "pictures":
         data = write_dataset(tmp_path / "data", DatasetConfig(identities=2, views=3, resolution=64))
         options, networks = {"data": str(data)}, AdversarialNetworks
-    else:  # two supervised steps, then adversarial ones
-        options = {"heads": 2, "views": 3, "first_render": 60.0, "supervised_images": 32}
+    else:  # a supervised step, then adversarial ones
+        options = {"heads": 2, "views": 3, "first_render": 60.0, "supervised_images": 16}
         networks = Networks
-    one, two = (_train(tmp_path / str(n), n, options) for n in (1, 2))
+    one, two = tmp_path / "1", _train_in_two(tmp_path / "2", options)
+    train_worker.main(str(one), json.dumps({**COMMON, "batch": 16, **options}))
     for step, (alone, together) in enumerate(zip(_log(one), _log(two), strict=True)):
         assert together == pytest.approx(alone, rel=FIRST if step == 0 else LATER, abs=1e-5), step
     assert "fake" in _log(two)[-1] and "r1" in _log(one)[2]

@@ -233,7 +233,7 @@ def test_depth_keeps_its_mean_when_shrunk() -> None:
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     """The whole run, as `prior train` does it: its figures of the last steps are below those of the first."""
     config = replace(
-        SMALL, heads=6, views=3, supervised_images=10**9, max_steps=60, log_every=10, warm_up=0, cool_down=0.0
+        SMALL, heads=6, views=3, supervised_images=10**9, max_steps=36, log_every=6, warm_up=0, cool_down=0.0
     )
     train(config, tmp_path, device="cpu")
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

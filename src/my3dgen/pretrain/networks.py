@@ -18,6 +18,11 @@ from my3dgen.prior.encoder import Encoder, encoder_config
 from my3dgen.prior.generator import Generator, Rendered
 
 
+def discriminator_config(config: PriorConfig) -> DiscriminatorConfig:
+    """The discriminator for a generator: narrower than its backbone, for the labels teach most."""
+    return DiscriminatorConfig(config.img_resolution, config.channel_base // 2, config.channel_max * 3 // 4)
+
+
 class Networks:
     """Generator, encoder and discriminator, running averages of the first two, and how latents are spread."""
 
@@ -29,7 +34,7 @@ class Networks:
         rng = torch.Generator().manual_seed(seed)
         self.generator = Generator(config, rng)
         self.encoder = Encoder(encoder_config(config))
-        self.discriminator = Discriminator(DiscriminatorConfig(config.img_resolution))
+        self.discriminator = Discriminator(discriminator_config(config))
         for network in (self.generator, self.encoder, self.discriminator):
             network.to(device=device)
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
