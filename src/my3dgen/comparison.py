@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PERCEPTUAL_SIDE = 96  # smaller pictures are enlarged for the perceptual network
 MOST_KEPT = 4 << 30  # bytes of photos' features that a GPU keeps
+AT_ONCE = 8  # photos whose features are computed together
 
 Kept = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Features of all photos, and of the raw ones; none where they are not kept."""
@@ -91,9 +92,19 @@ def kept_features(
         first = perceptual.features(photos[:1])
         if sum(x.numel() * x.element_size() for x in first) * len(photos) > MOST_KEPT:
             return (), ()
-        columns = zip(*(perceptual.features(some) for some in photos.split(8)), strict=True)
-        kept.append(tuple(torch.cat(column) for column in columns))
+        whole = tuple(_room_like(x, len(photos)) for x in first)
+        for start in range(0, len(photos), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            for room, found in zip(whole, perceptual.features(photos[some]), strict=True):
+                room[some] = found
+        kept.append(whole)
     return kept[0], kept[1]
+
+
+def _room_like(x: Tensor, count: int) -> Tensor:
+    """Room for as many maps like those of `x`, channels-last."""
+    size = (count, *x.shape[1:])
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _keeps(targets: Targets) -> bool:

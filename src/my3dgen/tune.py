@@ -108,7 +108,6 @@ def tune(
                 leaf.copy_(kept.tensors[f"leaf.{name}"])
         restore_optimizer(optimizer, kept.tensors)
     counts = people or [len(targets)]
-    features = kept_features(generator, targets, config, perceptual)
 
     def work(kind: tuple[Spans | None, bool], both: Compared) -> dict[str, Tensor]:
         """Forward and backward: the losses and, if latents move, what moves them."""
@@ -121,6 +120,7 @@ def tune(
         return {"losses": losses.detach()} | ({"ws": ws.grad} if ws.grad is not None else {})
 
     step_of_kind = CapturedKinds(work, list(leaves.values()), capture=targets.images.is_cuda)
+    features = kept_features(generator, targets, config, perceptual)
     losses: list[list[float]] = []
     unread: list[Tensor] = []
     saved = -KEEP_SECONDS
