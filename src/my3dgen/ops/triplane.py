@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from my3dgen.config import PlaneMode
 from my3dgen.ops.low_pass import HAS_TRITON
+from my3dgen.ops.triplane_cpu import sample_planes_by_rows
 
 PLANE_AXES: dict[PlaneMode, tuple[tuple[int, int], ...]] = {
     "xy_xz_zx": ((0, 1), (0, 2), (2, 0)),
@@ -25,13 +26,15 @@ def sample_planes(
 
     The planes span [-1, 1]^3 with texel j of n centred at (2 j + 1) / n - 1, and are zero outside.
     The features come in `dtype`. On CUDA one kernel reads texels of that precision and sums in float32,
-    unless a gradient of the points is wanted.
+    unless a gradient of the points is wanted. First derivatives only.
     """
     if planes.is_cuda and HAS_TRITON and not points.requires_grad:
         from my3dgen.ops.triplane_triton import sample_planes_fused
 
         return sample_planes_fused(planes.to(dtype), points, PLANE_AXES[axes])
     planes = planes.to(points.dtype)
+    if planes.device.type == "cpu" and planes.shape[3] == planes.shape[4]:
+        return sample_planes_by_rows(planes, points, PLANE_AXES[axes]).to(dtype)
     (first, second, third), coordinates = planes.unbind(1), PLANE_AXES[axes]
     if axes == "xy_xz_zx" and planes.shape[3] == planes.shape[4]:
         # the third plane repeats the second transposed, and bilinear weights are symmetric:

@@ -31,5 +31,6 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "batch points colours"], Float[Tensor, "batch points"]]:
         """(colours in about [0, 1], raw densities) in float32; hidden layers in the features' dtype."""
         decoded = self.net[2](F.softplus(self.net[0](features.flatten(0, 1)))).float()
-        decoded = decoded.unflatten(0, features.shape[:2])
-        return decoded[..., 1:].sigmoid() * 1.002 - 0.001, decoded[..., 0]
+        # one split: its gradient is put together in one pass
+        densities, colours = decoded.unflatten(0, features.shape[:2]).split([1, decoded.shape[1] - 1], -1)
+        return colours.sigmoid() * 1.002 - 0.001, densities[..., 0]

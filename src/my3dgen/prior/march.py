@@ -30,6 +30,8 @@ def weighted_sum(
     weights: Samples, colours: Float[Tensor, "batch rays samples colours"]
 ) -> Float[Tensor, "batch rays colours"]:
     """The sum of the samples' colours, each times its weight."""
+    if weights.device.type == "cpu":  # many products of a row with few columns take four times as long there
+        return (weights[..., None] * colours).sum(-2)
     return (weights[..., None, :] @ colours)[..., 0, :]
 
 
