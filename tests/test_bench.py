@@ -222,6 +222,7 @@ def a_clock_of_its_own(monkeypatch):
         return float(next(seconds))
 
     monkeypatch.setattr("my3dgen.bench.personalize.seconds_of", seconds_of)
+    monkeypatch.setattr("my3dgen.bench.personalize.REPEATS", 1)
 
 
 def test_a_steps_time_is_what_it_adds(monkeypatch) -> None:

@@ -17,6 +17,7 @@ never adapted.
 """
 
 import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -273,5 +274,6 @@ def _widened(adapter: Adapter, whole: Adapter) -> Mapping[str, Tensor]:
     return tensors
 
 
+@functools.cache
 def _dimensions(name: str) -> int:
     return next((axes for end, axes in _DIMENSIONS.items() if name.endswith(end)), 2)

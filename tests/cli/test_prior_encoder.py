@@ -32,9 +32,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 
 
 def test_an_encoder_joins_the_prior_and_inversion_starts_from_it(priors: Path, photos: Album, capsys) -> None:
-    result = run(capsys, "toy", "--max-steps", "60")
+    result = run(capsys, "toy", "--max-steps", "30")
     assert result["encoder"] == str(priors / "toy" / ENCODER)
-    assert result["after"] > result["before"] and result["images"] == 480
+    assert result["after"] > result["before"] and result["images"] == 240
     assert result["training"] == str(priors / "toy.encoder")
     sums = read_sums(priors / "toy")
     assert ENCODER in sums and len(sums) == 3
@@ -58,7 +58,7 @@ def test_an_encoder_joins_the_prior_and_inversion_starts_from_it(priors: Path, p
 
 def test_another_place_leaves_the_prior_alone(priors: Path, tmp_path: Path, capsys) -> None:
     before = {path.name: path.read_bytes() for path in (priors / "toy").iterdir()}
-    result = run(capsys, "toy", "--out", str(tmp_path / "out"), "--max-steps", "60")
+    result = run(capsys, "toy", "--out", str(tmp_path / "out"), "--max-steps", "30")
     assert result["encoder"] == str(tmp_path / "out" / ENCODER) and Path(result["encoder"]).is_file()
     assert {path.name for path in priors.iterdir()} == {"toy"}
     assert before == {path.name: path.read_bytes() for path in (priors / "toy").iterdir()}

@@ -8,8 +8,8 @@ from my3dgen import cli
 from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.evaluate import demo
-from my3dgen.evaluate.gallery import widest_pair
+from my3dgen.evaluate import demo, gallery
+from my3dgen.evaluate.gallery import Sizes, widest_pair
 from my3dgen.evaluate.making import nearest_to_front, read_split
 from my3dgen.evaluate.protocol import select
 from my3dgen.faces.album import Album
@@ -33,8 +33,8 @@ STAGES = {
 
 
 @pytest.fixture
-def bundled(tmp_path):
-    """The head of the bundled album, and a toy prior."""
+def bundled(tmp_path, monkeypatch):
+    """The head of the bundled album, and a toy prior; fewer views and smaller pictures."""
     folder = tmp_path / "bundled"
     (folder / "photos").mkdir(parents=True)
     photos = sorted((demo.BUNDLED / "photos").iterdir())[:PHOTOS]
@@ -46,6 +46,8 @@ def bundled(tmp_path):
     shutil.copy(demo.BUNDLED / "truth.json", folder)
     generator = Generator(PRESETS["tiny"], torch.Generator().manual_seed(0))
     write_prior(tmp_path / "toy", PRESETS["tiny"], generator.state_dict(), "# a toy\n")
+    monkeypatch.setattr(demo, "YAWS", (-25, 0, 25))
+    monkeypatch.setitem(gallery.SIZES, "draft", Sizes(frames=6, steps=3, samples=3, voxels=48))
     return folder
 
 
@@ -97,7 +99,7 @@ def check_contract(report):
             if yaw != report["views"]["source_yaw_degrees"]
         ]
         assert method["views"]["psnr"] == pytest.approx(sum(unseen) / len(unseen), abs=1e-3)
-    assert report["views"]["yaw_degrees"] == [-40, -20, 0, 20, 40]
+    assert report["views"]["yaw_degrees"] == list(demo.YAWS)
     assert (report["perceptual_network"], report["identity_network"]) == ("lite0-feat", "dlib")
     assert set(report["seconds"]) == STAGES
     assert report["peak_rss_mb"] > 100
