@@ -35,22 +35,23 @@ def sample_planes_by_rows(
     channels-last are copied once, others are slower.
     """
     side = planes.shape[-1]
-    texels = F.pad(planes.permute(0, 3, 4, 1, 2), (0, 0, 0, 0, 1, 2, 1, 2))  # what is outside, too
     places = (points * (side / 2) + (side + 1) / 2).clamp(0, side + 1)
-    return _Lookup.apply(texels, places, tuple(coordinates))
+    return _Lookup.apply(planes.permute(0, 3, 4, 1, 2), places, tuple(coordinates))
 
 
 class _Lookup(torch.autograd.Function):
-    """Texels `batch height width planes features`; places in texels from the centre of the first."""
+    """Texels are `batch side side planes features`; places count from the centre of one before the first."""
 
     @staticmethod
     def forward(ctx, texels: Tensor, places: Tensor, coordinates: tuple[tuple[int, int], ...]) -> Tensor:
+        texels = F.pad(texels, (0, 0, 0, 0, 1, 2, 1, 2))  # what is outside, too
         ctx.coordinates = coordinates
         ctx.save_for_backward(texels, places)
         low, beyond = _split(places)
         entries = [(plane, corner) for plane in range(len(coordinates)) for corner in CORNERS]
-        weights = _shares(beyond, coordinates, entries, 0, [1 / len(coordinates)] * len(entries))
-        weights.mul_(_shares(beyond, coordinates, entries, 1))
+        across = [(coordinates[plane][0], corner[0], 1 / len(coordinates)) for plane, corner in entries]
+        along = [(coordinates[plane][1], corner[1], 1.0) for plane, corner in entries]
+        weights = _shares(beyond, across).mul_(_shares(beyond, along))
         return _sums(texels, _rows(low, texels, coordinates, entries), weights).unflatten(0, places.shape[:2])
 
     @staticmethod
@@ -97,26 +98,21 @@ def _rows(
 
 
 def _shares(
-    beyond: Float[Tensor, "points 3"],
-    coordinates: Coordinates,
-    entries: Sequence[tuple[int, tuple[int, int]]],
-    direction: int,
-    factors: Sequence[float] | None = None,
-) -> Float[Tensor, "points entries"]:
-    """A corner's share along one direction (0 is width) of its plane, times a factor."""
-    picked, firsts = beyond.new_zeros(3, len(entries)), beyond.new_zeros(len(entries))
-    for place, (plane, corner) in enumerate(entries):
-        factor = factors[place] if factors else 1.0
-        picked[coordinates[plane][direction], place] = factor if corner[direction] else -factor
-        firsts[place] = 0 if corner[direction] else factor
+    beyond: Float[Tensor, "points 3"], wanted: Sequence[tuple[int, int, float]]
+) -> Float[Tensor, "points wanted"]:
+    """Along an axis the share of the texel before (0) or behind (1) a point, times a factor."""
+    picked, firsts = beyond.new_zeros(3, len(wanted)), beyond.new_zeros(len(wanted))
+    for place, (axis, behind, factor) in enumerate(wanted):
+        picked[axis, place] = factor if behind else -factor
+        firsts[place] = 0 if behind else factor
     return torch.addmm(firsts, beyond, picked)
 
 
 def _by_texels(
     gradient: Float[Tensor, "points features"], texels: Tensor, places: Tensor, coordinates: Coordinates
 ) -> Tensor:
-    """The gradient of texels, plane by plane and corner by corner."""
-    total, (low, beyond) = torch.empty_like(texels), _split(places)
+    """The gradient of texels, plane by plane and corner by corner; none of what is outside."""
+    total, (low, beyond) = torch.empty_like(texels[:, 1:-2, 1:-2]), _split(places)
     width, count = texels.shape[2], texels.shape[:3].numel()
     first = torch.arange(len(low), dtype=torch.int32)[:, None] * (count // len(low))
     for plane, (across, along) in enumerate(coordinates):
@@ -135,7 +131,7 @@ def _by_texels(
         for part, (beside, below) in zip(parts[1:], CORNERS[1:], strict=True):
             step = beside + width * below
             parts[0][step:] += part[: count - step]  # what is left out belongs to cells without points
-        total.flatten(0, 2)[:, plane] = parts[0]
+        total[:, :, :, plane] = parts[0].unflatten(0, texels.shape[:3])[:, 1:-2, 1:-2]
     return total
 
 
@@ -146,13 +142,13 @@ def _by_places(
     (low, beyond), ones, columns = _split(places), gradient.new_ones(gradient.shape[1]), []
     for axis in range(3):
         entries, slopes = [], []
-        for direction in (0, 1):
-            planes = [plane for plane, pair in enumerate(coordinates) if pair[direction] == axis]
-            some = [(plane, corner) for plane in planes for corner in CORNERS]
-            factors = [(2 * corner[direction] - 1) / len(coordinates) for _, corner in some]
-            entries += some
-            slopes += [_shares(beyond, coordinates, some, 1 - direction, factors)] if some else []
-        weights = slopes[0] if len(slopes) == 1 else torch.cat(slopes, 1)
-        change = _sums(texels, _rows(low, texels, coordinates, entries), weights)
+        for plane, pair in enumerate(coordinates):
+            if axis not in pair:
+                continue
+            this = pair.index(axis)
+            for corner in CORNERS:
+                entries.append((plane, corner))
+                slopes.append((pair[1 - this], corner[1 - this], (2 * corner[this] - 1) / len(coordinates)))
+        change = _sums(texels, _rows(low, texels, coordinates, entries), _shares(beyond, slopes))
         columns.append(change.mul_(gradient) @ ones)
     return torch.stack(columns, 1)
