@@ -1,6 +1,8 @@
+import math
+
 import torch
 
-from my3dgen.camera_refine import SHIFT, TURN, crop_cameras, move_cameras, rotations
+from my3dgen.camera_refine import SHIFT, TURN, ZOOM, crop_cameras, move_cameras, rotations
 from my3dgen.cameras import angles_from_camera, camera_from_angles, project, split_label
 from my3dgen.prior.rays import camera_rays
 
@@ -22,6 +24,13 @@ def test_moves_turn_and_shift_by_their_units():
     before = project(torch.zeros(1, 1, 3), camera)
     after = project(torch.zeros(1, 1, 3), move_cameras(camera, moves))
     torch.testing.assert_close(after[0, 0, 0] - before[0, 0, 0], torch.tensor(-SHIFT * 4.2647 / 2.7))
+    moves = torch.zeros(1, 6)
+    moves[0, 5] = 3.0  # the picture grows about its middle, from the same place
+    near = torch.tensor([[[0.1, -0.05, 0.2]]])
+    zoomed = move_cameras(camera, moves)
+    before, after = (project(near, one)[0, 0] - 0.5 for one in (camera, zoomed))
+    torch.testing.assert_close(after, before * math.exp(3 * ZOOM))
+    assert torch.equal(zoomed[:, :16], camera[:, :16]) and zoomed[0, 24] == 1
 
 
 def test_rotations_are_the_exponential_and_so_are_their_gradients():

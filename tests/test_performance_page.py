@@ -11,7 +11,7 @@ from PIL import Image
 
 from my3dgen.bench.clock import Timing
 from my3dgen.bench.machine import Ceilings
-from my3dgen.bench.row import Row, Work, report, row
+from my3dgen.bench.row import Peaks, Row, Work, report, row
 from my3dgen.cli import json_values
 
 BEST = Ceilings(4000.0, {"fp32": 50.0, "bf16": 700.0})
@@ -22,7 +22,7 @@ FAST = "ffhq512-128 image, captured bf16"
 def picture(name: str, batch: int, ms: float, psnr: float | None = 51.0) -> Row:
     work = Work(flop=305 * 10**9, shared=10**8, each=10**7)
     return row(name, batch, Timing(ms, 0.02), work=work, ceilings=BEST, arithmetic="bf16",
-               peak_memory_mb=6500.0, psnr=psnr)  # fmt: skip
+               peaks=Peaks(6500.0, 5200.0), psnr=psnr)  # fmt: skip
 
 
 @pytest.fixture

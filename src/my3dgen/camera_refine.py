@@ -6,23 +6,30 @@ from torch import Tensor
 
 TURN = 0.05  # radians: a usual error of a pose estimated from landmarks
 SHIFT = 0.02  # world units (the head is about 0.5 high)
+ZOOM = 0.0075  # of the focal length: as much of the picture as a shift of the head's edge
 
 
 def move_cameras(
     cameras: Float[Tensor, "batch 25"], moves: Float[Tensor, "batch 6"]
 ) -> Float[Tensor, "batch 25"]:
-    """Cameras turned about the world's origin, which lies in the head, then shifted along their own axes.
+    """Cameras turned about the world's origin, which lies in the head, then shifted across their view, and
+    zoomed.
 
-    `moves` holds pitch, yaw and roll in units of `TURN` (a rotation vector in world axes), then right,
-    down and forward in units of `SHIFT`; zeros leave the camera as it is. Moving forward is how scale
-    changes: the focal length stays. Units of a usual error make one step size right for all six.
+    `moves` holds pitch, yaw and roll in units of `TURN` (a rotation vector in world axes), right and down in
+    units of `SHIFT`, and the logarithm of the focal length in units of `ZOOM`; zeros leave the camera as it
+    is. Units of a usual error make one step size right for all six.
+
+    The distance stays. In a picture it looks like the focal length, but a camera that goes nearer takes the
+    head out of the axis it turns about: 0.02 too near cost half a decibel from other sides.
     """
     turn = rotations(moves[:, :3] * TURN)
     pose = cameras[:, :16].reshape(-1, 4, 4)
     axes = turn @ pose[:, :3, :3]
-    place = turn @ pose[:, :3, 3:] + axes @ (moves[:, 3:, None] * SHIFT)
+    place = turn @ pose[:, :3, 3:] + axes[:, :, :2] @ (moves[:, 3:5, None] * SHIFT)
     moved = torch.cat([torch.cat([axes, place], 2), pose[:, 3:]], 1)
-    return torch.cat([moved.flatten(1), cameras[:, 16:]], 1)
+    lens, zoom = cameras[:, 16:].reshape(-1, 3, 3), (moves[:, 5:, None] * ZOOM).exp()
+    zoomed = torch.cat([torch.cat([lens[:, :2, :2] * zoom, lens[:, :2, 2:]], 2), lens[:, 2:]], 1)
+    return torch.cat([moved.flatten(1), zoomed.flatten(1)], 1)
 
 
 def rotations(vectors: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:

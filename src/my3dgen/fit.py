@@ -6,6 +6,7 @@ What renders is the same work in all steps of a kind, which a GPU replays as one
 space and the optimiser stay outside, and what came of the steps is read every few of them.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,8 +89,10 @@ class Looks:
     def __init__(
         self, generator: Generator, adapter: Adapter | None = None, perceptual: Perceptual | None = None
     ) -> None:
-        self.generator, self.adapter, self.perceptual = generator, adapter, perceptual
-        self.steps = CapturedKinds(self._look, [], capture=generator.w_avg.is_cuda)
+        self.perceptual = perceptual
+        # no method of this object, whose graphs could then only be freed by a collection of garbage
+        look = functools.partial(_looked, generator, adapter, perceptual)
+        self.steps = CapturedKinds(look, [], capture=generator.w_avg.is_cuda)
 
     def __call__(self, stage: Stage, views: Views, *, cameras_move: bool, partly: bool) -> dict[str, Tensor]:
         """`losses` of the photos, and the derivatives of their sum: `ws`, and `cameras` if they move.
@@ -117,17 +120,18 @@ class Looks:
 
         return at
 
-    def _look(self, kind: _Look, views: Views) -> dict[str, Tensor]:
-        ws = views.ws.detach().requires_grad_()
-        cameras = views.cameras.detach().requires_grad_(kind.cameras_move)
-        with mixed_precision(ws.device):
-            raw = seen(self.generator, self.generator.planes(ws, self.adapter), cameras, kind.stage)
-        losses = _distance(
-            raw, views.photos, views.weights, views.features, kind.stage, self.perceptual, kind.partly
-        )
-        inputs = [ws, cameras] if kind.cameras_move else [ws]
-        gradients = torch.autograd.grad(losses.sum(), inputs)
-        return {"losses": losses.detach(), **dict(zip(("ws", "cameras"), gradients, strict=False))}
+
+def _looked(
+    generator: Generator, adapter: Adapter | None, perceptual: Perceptual | None, kind: _Look, views: Views
+) -> dict[str, Tensor]:
+    ws = views.ws.detach().requires_grad_()
+    cameras = views.cameras.detach().requires_grad_(kind.cameras_move)
+    with mixed_precision(ws.device):
+        raw = seen(generator, generator.planes(ws, adapter), cameras, kind.stage)
+    losses = _distance(raw, views.photos, views.weights, views.features, kind.stage, perceptual, kind.partly)
+    inputs = [ws, cameras] if kind.cameras_move else [ws]
+    gradients = torch.autograd.grad(losses.sum(), inputs)
+    return {"losses": losses.detach(), **dict(zip(("ws", "cameras"), gradients, strict=False))}
 
 
 def fit(

@@ -126,7 +126,7 @@ def invert_many(
     encoded = prior.encoder and encode(prior.encoder, targets.images, statistics)
 
     belongs = fingerprint(
-        "invert",
+        "invert, zooming",
         prior.sha256,
         asdict(config) | {"batch": size},
         [len(own) for own in people],

@@ -43,7 +43,7 @@ def bench_people(
                         work=work,
                         ceilings=ceilings,
                         arithmetic=arithmetic(device, half=path.half),
-                        peak_memory_mb=memory.peak_mb(),
+                        peaks=memory.peaks(),
                         psnr=psnr(captured.image(scene.ws, scene.cameras).image, truth[:batch]),
                     )
                     del captured

@@ -47,7 +47,7 @@ def bench_render(
                         work=works.get(stage),
                         ceilings=ceilings,
                         arithmetic=arithmetic(device, half=path.half),
-                        peak_memory_mb=memory.peak_mb(),
+                        peaks=memory.peaks(),
                         psnr=psnr(calls[stage](), truth[stage][:batch]) if stage in truth else None,
                     )
                 del captured, calls

@@ -24,6 +24,8 @@ class Row:
     images_per_s: float
     peak_memory_mb: float | None = None
     """Most memory that torch held of a GPU, 1e6 bytes; None on a CPU."""
+    peak_tensors_mb: float | None = None
+    """Most of it that tensors had, graphs replayed apart."""
     psnr_vs_reference: float | None = None
     """Of the picture against that of the plain float32 path, in dB over the reference's range; None where
     there is no picture and infinite where they are equal."""
@@ -45,7 +47,7 @@ def row(
     work: "Work | None" = None,
     ceilings: Ceilings | None = None,
     arithmetic: Arithmetic = "fp32",
-    peak_memory_mb: float | None = None,
+    peaks: "Peaks | None" = None,
     psnr: float | None = None,
 ) -> Row:
     """A row from a measured time and, if known, what had to be done and what the machine can do."""
@@ -60,13 +62,22 @@ def row(
         median_ms=timing.median_ms,
         spread_ms=timing.spread_ms,
         images_per_s=batch / seconds,
-        peak_memory_mb=peak_memory_mb,
+        peak_memory_mb=None if peaks is None else peaks.held_mb,
+        peak_tensors_mb=None if peaks is None else peaks.tensors_mb,
         psnr_vs_reference=psnr,
         gflop=None if work is None else work.flop / 1e9,
         least_mb=None if work is None else work.bytes_of(batch) / 1e6,
         matmul_fraction=matmul,
         copy_fraction=copied,
     )
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Most memory of a GPU, 1e6 bytes: what torch held, and what tensors had of it. None on a CPU."""
+
+    held_mb: float | None = None
+    tensors_mb: float | None = None
 
 
 @dataclass(frozen=True)

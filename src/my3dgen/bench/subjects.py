@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from my3dgen.bench.row import Peaks
 from my3dgen.cameras import camera_from_angles
 from my3dgen.config import PRESETS
 from my3dgen.errors import UserError
@@ -71,6 +72,8 @@ class Memory:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
-    def peak_mb(self) -> float | None:
-        """1e6 bytes, what graphs hold for themselves included; None on a CPU."""
-        return torch.cuda.max_memory_reserved() / 1e6 if self.cuda else None
+    def peaks(self) -> Peaks:
+        """So far; what graphs hold for themselves is included. Nothing on a CPU."""
+        if not self.cuda:
+            return Peaks()
+        return Peaks(torch.cuda.max_memory_reserved() / 1e6, torch.cuda.max_memory_allocated() / 1e6)
