@@ -109,8 +109,10 @@ class AlphaSpace:
     given equally far, and many small weights so moved are another mixture at every step; along principal
     axes equal steps are equally likely ones. How far a point may leave the hull is up to the caller:
     `my3dgen.alpha.project` brings it back, exactly, where the spec's soft bound keeps weights for good
-    that once strayed behind it. Sums are 1 by construction, so the spec's penalty on them is not needed.
-    That on the offsets is kept, the length of each layer's own: a layer departs only for what it gains.
+    that once strayed behind it. What holds a search back meanwhile is the pull to the anchors' mean: without
+    it longer searches meet the photo a little better and its other sides worse. Sums are 1 by construction,
+    so the spec's penalty on them is not needed. That on the offsets is kept, the length of each layer's own:
+    a layer departs only for what it gains.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class AlphaSpace:
         *,
         plus: bool = False,
         rate: float = 0.15,
-        weight: float = 0.002,
+        weight: float = 0.05,
         offset_weight: float = 0.01,
     ) -> None:
         self.anchors, self.rate, self.weight, self.offset_weight = anchors, rate, weight, offset_weight
