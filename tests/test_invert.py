@@ -234,10 +234,11 @@ def test_how_far_a_place_would_stray_without_the_bound(tiny_prior, person, photo
     other = replace(photos, images=photos.images.flip(3))
     bound, free = (
         place(tiny_prior, person, part(other, 0, 1), config, beta=beta, measure_stray=beta is not None)
-        for beta in (0.03, None)
+        for beta in (0.0, None)
     )
     assert free.stray is None
-    torch.testing.assert_close(bound.stray.weight, (-0.03 - free.alphas.amin(dim=(1, 2))).clamp_min(0))
-    assert (bound.stray.weight > 0).all() and (bound.stray.distance > 0).all()
+    torch.testing.assert_close(bound.stray.weight, (-free.alphas.amin(dim=(1, 2))).clamp_min(0))
+    strays = bound.stray.weight > 0
+    assert strays.any() and torch.equal(bound.stray.distance > 0, strays)
     near = place(tiny_prior, person, part(photos, 4), config, beta=1.0, measure_stray=True)
     assert near.stray.weight.item() == 0 and near.stray.distance.item() == 0

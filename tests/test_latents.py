@@ -37,7 +37,7 @@ def test_alpha_space_moves_by_the_anchors_own_spread():
     torch.testing.assert_close(moved.norm(dim=1), along.std(0))
     space.moved.data[:, :, 0] = 2.0
     torch.testing.assert_close(space.ws()[1] - anchors.mean(0), 2 * moved[0].view(8, 4))
-    torch.testing.assert_close(space.strain(), torch.full((3,), 0.05 * 4 / 4))
+    torch.testing.assert_close(space.strain(), torch.full((3,), 0.02 * 4 / 4))
     again = AlphaSpace(anchors, space.alphas().detach())
     torch.testing.assert_close(again.strain(), space.strain())
 

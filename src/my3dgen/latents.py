@@ -83,7 +83,7 @@ class WSpace:
         *,
         plus: bool = False,
         rate: float = 0.15,
-        weight: float = 0.002,
+        weight: float = 0.02,
     ) -> None:
         self.statistics, self.num_ws, self.rate, self.weight = statistics, num_ws, rate, weight
         self.u = start.expand(-1, num_ws if plus else 1, -1).clone().requires_grad_()
@@ -122,7 +122,7 @@ class AlphaSpace:
         *,
         plus: bool = False,
         rate: float = 0.15,
-        weight: float = 0.05,
+        weight: float = 0.02,
         offset_weight: float = 0.01,
     ) -> None:
         self.anchors, self.rate, self.weight, self.offset_weight = anchors, rate, weight, offset_weight
