@@ -50,7 +50,7 @@ def test_the_perceptual_network_takes_part(invert):
 def test_heads_do_not_influence_each_other(invert):
     # but for rounding, which Adam's first steps make as large as they are
     together, alone, start = invert(4)[1:2], invert(4, slice(1, 2)), invert(0, slice(1, 2))
-    assert (together - alone).norm() < 0.02 * (alone - start).norm()
+    assert (together - alone).norm() < 0.05 * (alone - start).norm()
 
 
 def test_holding_layers_together_does(tiny_prior, invert):
