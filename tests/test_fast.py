@@ -1,12 +1,11 @@
 """Captured inference against the generator itself; graphs only where a CUDA device is."""
 
 import copy
-import traceback
 from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from on_device import OnTheDevice
 
 from my3dgen import fast
 from my3dgen.anchors import Anchors
@@ -150,20 +149,6 @@ def test_what_was_recorded_sees_what_is_held_now(tiny_prior: Prior, truth: Ancho
         _same(captured.view(views), expected)
         features = captured.volume(views).features.clone()
         torch.testing.assert_close(captured.superresolve(features), expected.image, atol=2e-4, rtol=1e-4)
-
-
-class OnTheDevice(TorchDispatchMode):
-    """Refuses what a capture refuses: numbers that come from the host or go there."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in ("lift_fresh", "_local_scalar_dense", "nonzero", "is_nonzero"):
-            # the filter's taps and shares of texels: on CUDA kernels have them
-            assert any(
-                frame.name in ("low_pass", "lowpass_filter") or frame.filename.endswith("triplane_cpu.py")
-                for frame in traceback.extract_stack()
-            ), name
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("people", [1, 2])

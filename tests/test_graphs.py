@@ -2,14 +2,13 @@
 captured keeps to the device."""
 
 import gc
-import traceback
 import weakref
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from on_device import OnTheDevice
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from my3dgen.comparison import compared, differences
 from my3dgen.fit import Looks, Stage, Views
@@ -25,24 +24,6 @@ from my3dgen.tune import _per_photo
 class Pair:
     x: Tensor
     more: tuple[Tensor, ...] = ()
-
-
-FROM_OR_TO_THE_HOST = {"lift_fresh", "_local_scalar_dense", "nonzero", "is_nonzero", "unique2"}
-
-
-class OnTheDevice(TorchDispatchMode):
-    """Refuses what a capture refuses: numbers that come from the host or go there."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in FROM_OR_TO_THE_HOST:
-            # the filter's taps and shares of texels: on CUDA kernels have them
-            frames = traceback.extract_stack()
-            assert any(
-                frame.name in ("low_pass", "lowpass_filter") or frame.filename.endswith("triplane_cpu.py")
-                for frame in frames
-            ), name
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_mode_refuses_what_a_capture_would():

@@ -84,6 +84,8 @@ def test_the_control_is_the_next_person(toy_protocol):
         ({"methods": [{"method": "lora", "photos": [1]}]}, "'lora: ranks'"),
         ({"methods": [{"method": "lora", "photos": [6], "ranks": [1]}]}, "'lora: photos'.*from 1 to 5"),
         ({"methods": [{"method": "full", "photos": [1], "ranks": [1]}]}, "'full' has no ranks"),
+        ({"methods": [{"method": "lora-small", "photos": [1], "ranks": [1]}]}, "'lora-small' lacks budget"),
+        ({"methods": [{"method": "full", "photos": [1], "training": {"budget": 9}}]}, "'full' has no budget"),
         ({"methods": [{"method": "pti", "photos": [1]}]}, "'pti: photos'"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"rate": 2}}]}, "rate' is not between"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"tempo": 2}}]}, "unknown entry 'tempo'"),

@@ -15,7 +15,7 @@ from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
 from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
 from my3dgen.evaluate.method_summary import COSTS, summarise
-from my3dgen.lora import new_adapter
+from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
 from my3dgen.person import refuse_constant
 from my3dgen.prior.generator import Generator
@@ -254,7 +254,7 @@ def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def sizes_of(preset: str) -> dict[str, Any]:
     """How many numbers full tuning of a preset changes, and how many an adapter of rank 1 has."""
     generator = Generator(PRESETS[preset])
-    adapter = sum(tensor.numel() for tensor in new_adapter(generator, 1, 1.0).tensors.values())
+    adapter = sum(tensor.numel() for tensor in trainable_parameters(new_adapter(generator, 1, 1.0)))
     return {"name": preset, "weights": tuned_numbers(generator), "adapter": adapter}
 
 
