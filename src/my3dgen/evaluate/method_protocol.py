@@ -54,12 +54,17 @@ class Training:
     warm: int = 20
     window: int | None = None
     """Side of the raw window seen in a step; None for whole pictures."""
+    perceptual: float = 0.03
+    """Weight of the perceptual distance."""
+    refine: float = 0.0
+    """Learning rate of the anchors' latents, which move with the adapter; 0 leaves them."""
     budget: int | None = None
     """Numbers an adapter is cut to; of `lora-small` alone."""
 
     def tuning(self, seed: int) -> TuneConfig:
         """For pivotal tuning."""
-        return TuneConfig(**{n: value for n, value in asdict(self).items() if n != "budget"}, seed=seed)
+        names = {f.name for f in fields(TuneConfig)}
+        return TuneConfig(**{n: value for n, value in asdict(self).items() if n in names}, seed=seed)
 
     def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
         """For an adapter, or for all weights, where the rank means nothing."""
@@ -298,6 +303,8 @@ def _entry(content: Any, learned: int) -> Entry:
             raise ValueError(f"'{method}: pivoting' has no budget")
     elif "pivoting" in values:
         raise ValueError(f"'{method}' has no pivoting")
+    if any(one is not None and one.refine for one in (pivoting, training if method == "pti" else None)):
+        raise ValueError(f"'{method}' has no anchors to refine around a photo; leave out 'refine'")
     return Entry(
         method=method,
         photos=photos,
@@ -316,6 +323,10 @@ def _settings(content: Any, kind: type, name: str) -> Any:
         if key == "rate":
             if type(value) not in (int, float) or not 0 < value <= 1:
                 raise ValueError(f"'{name}: rate' is not between 0 and 1")
+            checked[key] = float(value)
+        elif key in ("perceptual", "refine"):
+            if type(value) not in (int, float) or not 0 <= value <= 1:
+                raise ValueError(f"'{name}: {key}' is not from 0 to 1")
             checked[key] = float(value)
         elif key in ("window", "budget") and value is None:
             checked[key] = None
