@@ -2,7 +2,7 @@
 (EG3D spec 5.7).
 
 The photo is then matched more closely than any point of alpha-space can, at some cost from other
-sides. The result is an adapter or a generator of its own; the person's, or the prior's, is not touched.
+sides. The result is an adapter or a generator for each photo; the person's, or the prior's, is not touched.
 """
 
 import copy
@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from my3dgen.checkpoint import fingerprint
+from my3dgen.comparison import rows
 from my3dgen.faces.album import Album
-from my3dgen.lora import Adapter
+from my3dgen.invert import chunked, photos_at_once
+from my3dgen.lora import Adapter, stack, unstack
 from my3dgen.perceptual import load_perceptual
 from my3dgen.personalize import TUNED_IN_FULL, Quality
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
-from my3dgen.targets import targets_of
+from my3dgen.targets import Targets, joined, targets_of
 from my3dgen.tune import TuneConfig, tune
 
 QUALITIES: dict[Quality, TuneConfig] = {
@@ -29,6 +30,7 @@ QUALITIES: dict[Quality, TuneConfig] = {
     "standard": TuneConfig(steps=40, warm=5),
     "max": TuneConfig(steps=300, window=None),
 }
+GPU_PHOTOS = 16  # together, at most
 
 
 @runtime_checkable
@@ -46,22 +48,27 @@ class Pivots(Protocol):
         ...
 
 
-def tune_on_photo(
+def tune_on_photos(
     prior: Prior,
     adapter: Adapter,
     album: Album,
     placed: Pivots,
-    index: int,
     config: TuneConfig = QUALITIES["standard"],
-) -> Adapter:
-    """A copy of `adapter` trained on photo `index` of the album, whose latent and camera are in `placed`.
+) -> list[Adapter]:
+    """A copy of `adapter` for each photo of the album, trained on it; latents and cameras are in `placed`.
 
-    Raises UserError when training diverges.
+    On a GPU a step sees several photos, and each copy becomes what it becomes alone, up to rounding. Raises
+    UserError when training diverges.
     """
-    own = adapter.to(prior.generator.w_avg.device).detached().requires_grad_()
-    _tune(prior, prior.generator, own, own.tensors, album, placed, index, config)
-    with torch.no_grad():
-        return own.detached().to("cpu")
+    targets, ws = _pivoted(prior, album, placed)
+    tuned = []
+    for photos in chunked(range(len(targets)), photos_together(prior)):
+        some = joined([targets.only(i) for i in photos])
+        start = adapter if len(some) == 1 else stack([adapter] * len(some))
+        own = start.to(ws.device).detached().requires_grad_()
+        _tune(prior.generator, own, own.tensors, some, ws[photos], config)
+        tuned += unstack(own.detached().to("cpu"))
+    return tuned
 
 
 def tune_all_on_photo(
@@ -69,36 +76,49 @@ def tune_all_on_photo(
 ) -> Generator:
     """A copy of the prior's generator, all weights but the mapping's trained on photo `index`.
 
-    Arguments and errors as `tune_on_photo`. The rate of an adapter is too high for this.
+    Arguments and errors as `tune_on_photos`. The rate of an adapter is too high for this.
     """
     generator = copy.deepcopy(prior.generator)
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
-    _tune(prior, generator, None, leaves, album, placed, index, config)
+    targets, ws = _pivoted(prior, album, placed)
+    _tune(generator, None, leaves, targets.only(index), ws[index : index + 1], config)
     return generator.requires_grad_(False)
 
 
+def photos_together(prior: Prior) -> int:
+    """How many photos a step sees: on a GPU as many as keep it busy, on a CPU one, which takes least time."""
+    device = prior.generator.w_avg.device
+    return min(GPU_PHOTOS, photos_at_once(prior, device)) if device.type == "cuda" else 1
+
+
+def _pivoted(
+    prior: Prior, album: Album, placed: Pivots
+) -> tuple[Targets, Float[Tensor, "photos num_ws w_dim"]]:
+    """The album's photos through the cameras in `placed`, and the latents."""
+    device = prior.generator.w_avg.device
+    cameras = placed.cameras.to(device)
+    return replace(targets_of(album, prior.config, device), cameras=cameras, cache={}), placed.ws.to(device)
+
+
 def _tune(
-    prior: Prior,
     generator: Generator,
     adapter: Adapter | None,
     leaves: Mapping[str, Tensor],
-    album: Album,
-    placed: Pivots,
-    index: int,
+    targets: Targets,
+    ws: Float[Tensor, "photos num_ws w_dim"],
     config: TuneConfig,
 ) -> None:
-    """Train the leaves in place."""
-    device = generator.w_avg.device
-    targets = replace(targets_of(album, prior.config, device), cameras=placed.cameras.to(device), cache={})
-    pivot = placed.ws[index : index + 1].to(device)
+    """Train the leaves in place; each photo is somebody of its own."""
+    count = len(targets)
     tune(
         generator,
         adapter,
         leaves,
-        targets.only(index),
-        lambda numbers: pivot.expand(len(numbers), -1, -1),
+        targets,
+        lambda numbers: rows(ws, numbers),
         config,
-        load_perceptual("squeeze-feat", device) if config.perceptual else None,
+        load_perceptual("squeeze-feat", ws.device) if config.perceptual else None,
         belongs=fingerprint("pivot"),
-        description="tuning on the photo",
+        people=[1] * count,
+        description=f"tuning on {count} photos" if count > 1 else "tuning on the photo",
     )

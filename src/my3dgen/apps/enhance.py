@@ -23,7 +23,7 @@ from my3dgen.invert import QUALITIES, InvertConfig, Placed, place
 from my3dgen.lora import Adapter
 from my3dgen.losses import shrink
 from my3dgen.person import Person
-from my3dgen.pivot import tune_on_photo
+from my3dgen.pivot import tune_on_photos
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
 
@@ -120,7 +120,8 @@ def fill(
         # what has been found stays in the hole, and in the rest the photo draws
         patch = torch.where(known > 0, framed.album.images, drawn.image.cpu())
         album = replace(framed.album, images=patch.clamp(-1, 1))
-        drawn = draw(prior, tune_on_photo(prior, person.adapter, album, placed, 0, tune), placed)
+        (adapter,) = tune_on_photos(prior, person.adapter, album, placed, tune)
+        drawn = draw(prior, adapter, placed)
     scene = scene_of(framed, drawn, ~within)
     # the seam: a membrane of the difference to the photo, where that is known
     picture = scene.picture + membrane(scene.photo - scene.picture, ~within & scene.alike)

@@ -19,7 +19,7 @@ from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.apps.subject import subject_of
 from my3dgen.invert import QUALITIES, InvertConfig, place
 from my3dgen.person import Person
-from my3dgen.pivot import tune_on_photo
+from my3dgen.pivot import tune_on_photos
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
 
@@ -78,7 +78,7 @@ def edit_photo(
     cameras = torch.cat([placed.cameras.to(turned), turned])
     adapters = [person.adapter]
     if tune is not None:
-        adapters.append(tune_on_photo(prior, person.adapter, framed.album, placed, 0, tune))
+        adapters += tune_on_photos(prior, person.adapter, framed.album, placed, tune)
     made = []
     for adapter in adapters:
         seen = replace(subject, adapter=adapter.to(subject.anchors.device))

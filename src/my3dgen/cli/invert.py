@@ -70,7 +70,7 @@ class Invert(Verb):
         from my3dgen.invert import QUALITIES, invert, place
         from my3dgen.lora import new_adapter
         from my3dgen.pivot import QUALITIES as PIVOTS
-        from my3dgen.pivot import tune_on_photo
+        from my3dgen.pivot import tune_on_photos
         from my3dgen.targets import targets_of
         from my3dgen.tensor_file import write_tensors
 
@@ -92,12 +92,12 @@ class Invert(Verb):
         config_of_prior = prior.config
         views = prior.generator.cameras(torch.tensor([math.radians(yaw) for yaw in self.yaw]))
         targets = targets_of(album, config_of_prior, device)
+        adapters = [adapter] * len(album)
+        if self.tune:
+            start = adapter or new_adapter(prior.generator, 1, 1.0)
+            adapters = tune_on_photos(prior, start, album, found, PIVOTS[self.quality])
         pictures, captions, scores = [], [], []
-        for i, name in enumerate(album.names):
-            own = adapter
-            if self.tune:
-                start = adapter or new_adapter(prior.generator, 1, 1.0)
-                own = tune_on_photo(prior, start, album, found, i, PIVOTS[self.quality])
+        for i, (name, own) in enumerate(zip(album.names, adapters, strict=True)):
             own = own and own.to(device)
             ws, camera = found.ws[i : i + 1].to(device), found.cameras[i : i + 1].to(device)
             with torch.no_grad():

@@ -18,7 +18,7 @@ from my3dgen.faces.album import Album
 from my3dgen.invert import FEW, PLACE_FACTOR, InvertConfig, invert, place
 from my3dgen.lora import Adapter, new_adapter
 from my3dgen.person import Person, new_person
-from my3dgen.pivot import tune_all_on_photo, tune_on_photo
+from my3dgen.pivot import tune_all_on_photo, tune_on_photos
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
@@ -95,10 +95,8 @@ def personalised(
         found = place(prior, person, album, replace(more, cameras=correct_cameras))
         if pivoting is None:
             return Found(found.ws, found.cameras)
-        tuned = [
-            tune_on_photo(prior, adapter, album, found, i, pivoting).to(device) for i in range(len(album))
-        ]
-        return Found(found.ws, found.cameras, tuple((prior.generator, own) for own in tuned))
+        tuned = tune_on_photos(prior, adapter, album, found, pivoting)
+        return Found(found.ws, found.cameras, tuple((prior.generator, own.to(device)) for own in tuned))
 
     device = prior.generator.w_avg.device
     adapter = person.adapter.to(device)
