@@ -5,7 +5,7 @@
 #
 #   benches/on_gpu.sh OUT [PART ...]      parts: twins render people personalize, all by default
 #
-# A copy without its repository says which commit it is of by MY3DGEN_COMMIT.
+# A copy without its repository, or with an old one, says which commit it is of by MY3DGEN_COMMIT.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?name a folder for logs and results}

@@ -74,6 +74,10 @@ def test_the_page_holds_what_was_measured(page) -> None:
     assert cells(text, "mini image, 4 people, captured bf16", "4")[2] == "500"
     assert cells(text, "mini personalization of 50 photos", "50")[:4] == ["2.5e+04", "0", "2", ""]
     assert cells(text, "mini image, fp32", "1") == ["312.5", "4", "3.2", "", "", "", ""]
+    assert cells(text, "pictures/s, batch 16") == ["93.6", ">= 500", "500"]
+    assert cells(text, "GB at most, batch 16") == ["67", "<= 8", "6.5"]
+    assert cells(text, "s from 50 photos to `mini`") == ["", "<= 30", "25"]
+    assert cells(text, "speed of 16 people in a batch over that of one") == ["", ">= 0.9", ""]  # not measured
     assert "A chip, driver 1.2.3, torch 9.8, commit abc1234. At best it copied 4000 GB/s" in text
     assert "A chip, torch 9.8. At best" in text
     assert "<!--" not in text and "None" not in text and "stopped" not in text
@@ -84,8 +88,11 @@ def test_the_page_holds_what_was_measured(page) -> None:
 
 
 def test_what_is_missing_is_told(page) -> None:
-    keep(page, "people", [picture("mini image, 1 person, captured bf16", 4, 8.0)], finished=False)
+    name = "ffhq512-128 image, {}, captured bf16"
+    rows = [picture(name.format("1 person"), 16, 9.0), picture(name.format("16 people"), 16, 10.0)]
+    keep(page, "people", rows, finished=False)
     text = written(page)
+    assert cells(text, "speed of 16 people in a batch over that of one") == ["", ">= 0.9", "0.9"]
     assert text.count("The bench was stopped before its end") == 1
     assert text.count("Not measured.") == 3
     assert "<!--" not in text and "![" not in text

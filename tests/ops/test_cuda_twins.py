@@ -288,7 +288,8 @@ def test_add_skip_in_a_graph() -> None:
 
     def step() -> list[Tensor]:
         out = add_skip(*inputs, 0.8, up=True)
-        return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+        # detached: a tree kept from the recording would tie the inputs to its stream
+        return [out.detach(), *torch.autograd.grad(out.square().sum(), inputs)]
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
