@@ -11,7 +11,16 @@ from my3dgen.errors import PriorMismatchError, UserError
 from my3dgen.evaluate.metrics import psnr
 from my3dgen.faces.album import Album
 from my3dgen.fit import Stage
-from my3dgen.invert import InvertConfig, first_weights, invert, invert_many, nearest_anchors, place
+from my3dgen.invert import (
+    PILOTS,
+    InvertConfig,
+    first_weights,
+    invert,
+    invert_many,
+    nearest_anchors,
+    place,
+    spread,
+)
 from my3dgen.latents import latent_statistics
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
@@ -83,6 +92,21 @@ def test_an_encoder_s_view_is_the_start_and_its_common_error_is_learned(tiny_pri
         psnr(shown(prior, found), photos.images).mean() for found in (seen, learned, plain)
     )
     assert start < without < with_pilots
+
+
+def test_pilots_of_a_large_album_stay_as_they_were_found(tiny_prior, truth, photos, monkeypatch, capsys):
+    prior = replace(tiny_prior, encoder=Astray(truth))
+    config = replace(QUICK, common_steps=1, coarse_steps=2, fine_steps=0)
+    again = invert(prior, photos, config)
+    assert f"/{2 * (len(photos) + PILOTS)} " in capsys.readouterr().err
+    monkeypatch.setattr(importlib.import_module("my3dgen.invert"), "SMALL", len(photos))
+    kept = invert(prior, photos, config)
+    assert f"/{2 * len(photos)} " in capsys.readouterr().err
+    uncorrected = invert(prior, photos, replace(config, common_steps=0))
+    for i in range(len(photos)):
+        same_as = uncorrected if i in spread(len(photos), PILOTS) else again
+        torch.testing.assert_close(kept.ws[i], same_as.ws[i], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(again.ws, uncorrected.ws, atol=1e-2)
 
 
 def test_single_photos_and_w_plus(tiny_prior, photos):

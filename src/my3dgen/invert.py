@@ -36,6 +36,7 @@ Quality = Literal["draft", "standard", "max"]
 FEW = 4  # photos; fewer have nothing to share
 W_PLUS_RATE = 1 / 3
 PILOTS = 4  # photos of a person from which the others learn where to start
+SMALL = 20  # photos; of fewer, pilots are so many that they, too, start again from what was learned
 CPU_PHOTOS = 4  # at once
 GPU_SAMPLES = 3 << 19  # along the rays of the photos at once: 16 of `mini`, a few GB
 PLACE_FACTOR = 2  # steps of a photo that starts from a mixture of anchors
@@ -118,15 +119,17 @@ def invert_many(
     many = [own for own in numbers if len(own) >= FEW]
     stages, alone = stages_of(prior, config), stages_of(prior, config, config.alone_factor)
     size = config.batch or photos_at_once(prior, device)
-    runs = [
-        (photos, seen_in)
-        for group, seen_in in ((many, stages), ([own for own in numbers if len(own) < FEW], alone))
-        for photos in chunked([i for own in group for i in own], size)
-    ]
     encoded = prior.encoder and encode(prior.encoder, targets.images, statistics)
+    shared = config.common_steps > 0 and bool(many)
+    pilots = [own[i] for own in many for i in spread(len(own), PILOTS)] if shared and prior.encoder else []
+    others = [i for own in many for i in own if len(own) < SMALL or i not in pilots]
+    few = [i for own in numbers if len(own) < FEW for i in own]
+    groups = ((pilots, stages), (others, stages), (few, alone))
+    runs = [(photos, seen_in) for group, seen_in in groups for photos in chunked(group, size)]
+    piloting = len(chunked(pilots, size))
 
     belongs = fingerprint(
-        "invert, zooming",
+        "invert, pilots kept",
         prior.sha256,
         asdict(config) | {"batch": size},
         [len(own) for own in people],
@@ -144,11 +147,9 @@ def invert_many(
             save_checkpoint(unfinished, belongs, found, {})
 
     todo = [run for run in range(len(runs)) if f"ws.{run}" not in found]
-    shared = config.common_steps > 0 and bool(many)
-    pilots = [own[i] for own in many for i in spread(len(own), PILOTS)]
     common = 0
-    if shared and "common.u" not in found:
-        common = config.common_steps * len(many) if encoded is None else len(pilots) * steps_in(stages)
+    if shared and encoded is None and "common.u" not in found:
+        common = config.common_steps * len(many)
     total = common + sum(len(photos) * steps_in(seen_in) for photos, seen_in in (runs[run] for run in todo))
     tick = ticker(total, f"inverting {len(targets)} photos")
 
@@ -185,40 +186,44 @@ def invert_many(
     moves = start.new_zeros(len(targets), 6)
     if encoded is not None:
         start = encoded[:, None]
-    offsets: list[tuple[Tensor, Tensor]] = []  # each person's: of latents from the start, and of cameras
-    if common and encoded is None:
-        stage = replace(stages[0], steps=config.common_steps)
-        for own in many:
-            result, u = search(own, start[:1], moves[own], [stage], together=PILOTS)
-            offsets.append((u, result.moves))
-    elif common:
-        # the encoder errs alike on all photos of a person, and so does the camera's estimate
-        pairs = [search(some, start[some], moves[some], stages) for some in chunked(pilots, size)]
-        counts = [len(spread(len(own), PILOTS)) for own in many]
-        errors = (torch.cat([u for _, u in pairs]) - start[pilots]).split(counts)
-        moved = torch.cat([result.moves for result, _ in pairs]).split(counts)
-        for u, m in zip(errors, moved, strict=True):
-            offsets.append((u.mean(0, keepdim=True), m.mean(0, keepdim=True)))
     if common:
-        of_all = list(zip(many, offsets, strict=True))
-        u = torch.cat([u.expand(len(own), -1, -1) for own, (u, _) in of_all])
-        m = torch.cat([m.expand(len(own), -1) for own, (_, m) in of_all])
+        stage, u, m = replace(stages[0], steps=config.common_steps), start.clone(), moves.clone()
+        for own in many:
+            result, one = search(own, start[:1], moves[own], [stage], together=PILOTS)
+            u = u.expand(-1, one.shape[1], -1).clone()
+            u[own], m[own] = one, result.moves
         keep(**{"common.u": u, "common.moves": m})
-    if shared:
-        theirs = [i for own in many for i in own]
-        layers = found["common.u"].shape[1]
-        start = start.expand(-1, layers, -1).clone()
-        start[theirs] += found["common.u"].to(start)
-        moves[theirs] += found["common.moves"].to(moves)
+    if shared and encoded is None:
+        start, moves = found["common.u"].to(start), found["common.moves"].to(moves)
+
+    def do(run: int) -> None:
+        photos, seen_in = runs[run]
+        result, u = search(photos, start[photos], moves[photos], seen_in)
+        learned = {f"u.{run}": u, f"moves.{run}": result.moves} if run < piloting else {}
+        keep(**{f"ws.{run}": result.ws, f"cameras.{run}": result.cameras}, **learned)
 
     for run in todo:
-        photos, seen_in = runs[run]
-        result, _ = search(photos, start[photos], moves[photos], seen_in)
-        keep(**{f"ws.{run}": result.ws, f"cameras.{run}": result.cameras})
-    order = [i for photos, _ in runs for i in photos]
-    place_of = torch.tensor(order).argsort()
+        if run < piloting:
+            do(run)
+    if pilots:
+        # the encoder errs alike on all photos of a person, and so does the camera's estimate
+        u, moved = (
+            torch.cat([found[f"{n}.{run}"] for run in range(piloting)]).to(start) for n in ("u", "moves")
+        )
+        counts = [len(spread(len(own), PILOTS)) for own in many]
+        errors = (u - start[pilots]).split(counts)
+        start = start.expand(-1, u.shape[1], -1).clone()
+        for own, error, move in zip(many, errors, moved.split(counts), strict=True):
+            start[own] += error.mean(0)
+            moves[own] += move.mean(0)
+    for run in todo:
+        if run >= piloting:
+            do(run)
+    # the last run of a photo counts
+    last = {i: (run, place) for run, (photos, _) in enumerate(runs) for place, i in enumerate(photos)}
     ws, cameras = (
-        torch.cat([found[f"{n}.{i}"].cpu() for i in range(len(runs))])[place_of] for n in ("ws", "cameras")
+        torch.stack([found[f"{name}.{run}"][place].cpu() for _, (run, place) in sorted(last.items())])
+        for name in ("ws", "cameras")
     )
     return [
         Anchors(ws[own.start : own.stop], cameras[own.start : own.stop], one.names)

@@ -10,6 +10,7 @@ from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate import method
 from my3dgen.evaluate.method import Asked, RowPlan, evaluate_methods, tune_method
 from my3dgen.evaluate.method_bench import Bench
+from my3dgen.evaluate.method_known import known_rows
 from my3dgen.evaluate.method_people import read_case
 from my3dgen.evaluate.method_protocol import parse_protocol
 from my3dgen.evaluate.method_report import draw_sheets, read_results, squares, table, write_docs
@@ -109,6 +110,42 @@ def test_a_failed_row_is_recorded_and_tried_again(asked, work, monkeypatch):
     assert evaluate_methods(asked)["failed"] == 0
 
 
+def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
+    known = read_results(work / "out" / "results.json")
+    protocol = asked.protocol
+    changed = [
+        replace(entry, training=replace(entry.training, rate=0.5)) if entry.method == "full" else entry
+        for entry in protocol.methods
+    ]
+    here = Asked(
+        **(
+            vars(asked)
+            | {"out": tmp_path, "people": 1, "methods": ("lora", "full", "control"), "photos": (5,)}
+        )
+    )
+    report = evaluate_methods(here, known)
+    before = {(r["person"], r["method"], r["rank"], r["photos"]): r for r in known["rows"]}
+    assert all(
+        row == before[row["person"], row["method"], row["rank"], row["photos"]] for row in report["rows"]
+    )
+    assert report["earlier"]["rows"] == len(report["rows"]) and not (tmp_path / "people").exists()
+    assert read_results(tmp_path / "results.json")["earlier"] == report["earlier"]
+    prior = load_prior(here.prior)
+    rows = protocol.rows(protocol.people)
+    other = replace(protocol, methods=tuple(changed))
+    left = set(other.rows(protocol.people)) - set(
+        known_rows(known, other.rows(protocol.people), other, prior, 0).rows
+    )
+    assert {row.method for row in left} == {"full"}
+    failed = known | {"rows": [known["rows"][0] | {"error": "no"}, *known["rows"][1:]]}
+    assert len(known_rows(failed, rows, protocol, prior, 0).rows) == len(rows) - 1
+    for name, asking in {"seed": (protocol, 1), "yaws": (replace(protocol, yaws=(0,)), 0)}.items():
+        with pytest.raises(UserError, match=f"another {name}"):
+            known_rows(known, rows, asking[0], prior, asking[1])
+    with pytest.raises(UserError, match="another prior"):
+        known_rows(known, rows, protocol, replace(prior, sha256="0"), 0)
+
+
 def test_rows_of_some_methods_and_photos(asked, work):
     few = evaluate_methods(Asked(**(vars(asked) | {"people": 1, "methods": ("lora",), "photos": (1,)})))
     assert [row["method"] for row in few["rows"]] == ["lora"] and few["people"] == 1
@@ -204,6 +241,7 @@ def test_other_files_hold_no_results(tmp_path, content):
         ("commit", "[x](http://x)", "'commit' is not a short line"),
         ("seed", -1, "'seed' is not a number"),
         ("protocol", {"format": 1}, "lacks"),
+        ("earlier", {"rows": 1, "commit": "a", "torch": "b", "device": "[c]"}, "'earlier' does not say"),
         ("rows", [{"person": 1}], "'rows' are not"),
         ("rows", {}, "'rows' are not"),
     ],
@@ -252,6 +290,8 @@ def test_one_benchmark_at_a_time(tmp_path):
         (["--protocol", "absent.json"], "cannot be read"),
         (["--rates", "0.1"], "go with --tune"),
         (["--tune", "lora", "--report", "x.json"], "give one of them"),
+        (["--known", "x.json", "--report", "x.json"], "--known goes with measuring"),
+        (["--known", "absent.json"], "absent.json cannot be read"),
         (["--photos", "one"], "write numbers with commas"),
         (["--methods", "lara"], "no method 'lara'"),
         (["--processes", "0"], "--processes 0 is out of range"),

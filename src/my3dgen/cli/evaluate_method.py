@@ -44,6 +44,9 @@ class EvaluateMethod(Verb):
     """Where to compute; all GPUs that are present are used."""
     processes: int = 1
     """Processes a GPU; several keep it busier."""
+    known: Path | None = None
+    """results.json of another run, such as one on another machine; its rows are not measured again where
+    method and settings are the same."""
     report: Path | None = None
     """Measure nothing: tell what this results.json says."""
     write_docs: Path | None = None
@@ -61,6 +64,8 @@ class EvaluateMethod(Verb):
 
         if self.report is not None and self.tune is not None:
             raise UserError("--report reads results and --tune makes new ones; give one of them")
+        if self.known is not None and (self.report is not None or self.tune is not None):
+            raise UserError("--known goes with measuring rows, not with --report or --tune")
         if (self.rates or self.steps) and self.tune is None:
             raise UserError("--rates and --steps go with --tune METHOD")
         if self.write_docs is not None:
@@ -75,7 +80,8 @@ class EvaluateMethod(Verb):
         if self.report is not None:
             results, source = read_results(self.report), self.report
         else:
-            results, source = evaluate_methods(self.asked()), self.out / RESULTS
+            known = None if self.known is None else read_results(self.known)
+            results, source = evaluate_methods(self.asked(), known), self.out / RESULTS
         if not self.json:
             print(table(results))
         if self.write_docs is not None:

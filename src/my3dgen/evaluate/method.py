@@ -5,7 +5,7 @@ Synthetic people that nothing was trained on are learned by every method of a pr
 alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from my3dgen import __version__
 from my3dgen.errors import UserError
 from my3dgen.evaluate.method_bench import lender
+from my3dgen.evaluate.method_known import Known, known_rows
 from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
@@ -72,20 +73,24 @@ class Asked:
         )
 
 
-def evaluate_methods(asked: Asked) -> dict[str, Any]:
+def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Measure all rows not measured before; returns what OUT/results.json holds.
 
-    A row that fails is recorded with its error and tried again by the next call. Raises UserError for a
-    prior that does not draw heads on white, a value out of range, or a process that died.
+    `known` are checked results of another run, whose rows are kept where they answer the same. A row that
+    fails is recorded with its error and tried again by the next call. Raises UserError for a prior that
+    does not draw heads on white, a value out of range, known results of something else, or a process that
+    died.
     """
     asked.check()
     protocol = asked.protocol
     people = protocol.people[: asked.people]
     rows = protocol.rows(people, asked.methods, asked.photos)
     prior = checked_prior(asked.prior)
+    earlier = Known({}, None) if known is None else known_rows(known, rows, protocol, prior, asked.seed)
+    left = [row for row in rows if row not in earlier.rows]
     with taken(asked.out):
-        made = measure(asked.place(prior, protocol), rows, RowPlan(protocol, people))
-        report = assemble(asked, prior, rows, made)
+        made = measure(asked.place(prior, protocol), left, RowPlan(protocol, people)) if left else {}
+        report = assemble(asked, prior, rows, {**earlier.rows, **made}, earlier.source)
         write_json(asked.out / RESULTS, report)
     return report
 
@@ -178,8 +183,14 @@ def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> dict[Row, Resul
     return made
 
 
-def assemble(asked: Asked, prior: Prior, rows: Sequence[Row], made: dict[Row, Result]) -> dict[str, Any]:
-    """The results as JSON values, rows in the protocol's order."""
+def assemble(
+    asked: Asked,
+    prior: Prior,
+    rows: Sequence[Row],
+    made: Mapping[Row, Result],
+    earlier: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The results as JSON values, rows in the order of the protocol; `earlier` tells whence the known are."""
     results = [made[row] for row in rows]
     return {
         "my3dgen": __version__,
@@ -188,6 +199,7 @@ def assemble(asked: Asked, prior: Prior, rows: Sequence[Row], made: dict[Row, Re
         "prior_sha256": prior.sha256,
         "device": device_name(torch.device(asked.device)),
         "torch": torch.__version__,
+        "earlier": earlier,
         "seed": asked.seed,
         "people": asked.people,
         "perceptual_network": PERCEPTUAL_NETWORK,

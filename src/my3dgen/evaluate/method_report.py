@@ -11,6 +11,7 @@ from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, compare
+from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
 from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
@@ -75,8 +76,15 @@ def checked(results: Any) -> dict[str, Any]:
     if not isinstance(results, dict):
         raise ValueError("it is not an object")
     for name in WORDS:
-        if not isinstance(results.get(name), str) or not is_plain(results[name]):
+        if not is_plain(results.get(name)):
             raise ValueError(f"'{name}' is not a short line")
+    earlier = results.get("earlier")
+    if earlier is not None and not (
+        isinstance(earlier, dict)
+        and type(earlier.get("rows")) is int
+        and all(is_plain(earlier.get(name)) for name in SOURCE)
+    ):
+        raise ValueError("'earlier' does not say where rows come from")
     for name in ("seed", "people", "failed"):
         if type(results.get(name)) is not int or not 0 <= results[name] < 2**32:
             raise ValueError(f"'{name}' is not a number")
@@ -87,9 +95,11 @@ def checked(results: Any) -> dict[str, Any]:
     return results | {"protocol": protocol.to_json(), "summary": summarise(rows, results["seed"])}
 
 
-def is_plain(words: str) -> bool:
+def is_plain(words: Any) -> bool:
     """Whether words may stand in a page: one line, not long, nothing that Markdown would take for its own."""
-    return len(words) <= 200 and words.isprintable() and not set(words) & set("<>[]|`*")
+    if not isinstance(words, str) or len(words) > 200:
+        return False
+    return words.isprintable() and not set(words) & set("<>[]|`*")
 
 
 def is_row(row: Any) -> bool:

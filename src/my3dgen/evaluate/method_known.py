@@ -1,0 +1,55 @@
+"""Rows that another run has measured: results of one machine that another goes on from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from my3dgen import __version__
+from my3dgen.errors import UserError
+from my3dgen.evaluate.method_protocol import Protocol, Row, parse_protocol
+from my3dgen.prior.store import Prior
+
+SOURCE = ("commit", "device", "torch")
+KEY = ("person", "method", "rank", "photos", "anchors")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows of earlier results by what they answer, and where those came from."""
+
+    rows: Mapping[Row, dict[str, Any]]
+    source: dict[str, Any] | None
+    """Commit, device and torch of the earlier results, and how many of their rows are kept."""
+
+
+def known_rows(
+    results: Mapping[str, Any], rows: Sequence[Row], protocol: Protocol, prior: Prior, seed: int
+) -> Known:
+    """Those of `rows` that `results` (as `read_results` checked them) answer.
+
+    A method whose settings have changed since is left out, and so is a row that failed. Raises UserError for
+    results of another prior, seed, or protocol apart from its methods.
+    """
+    earlier = parse_protocol(results["protocol"])
+    now, then = (
+        {"my3dgen": version, "prior": sha256, "seed": number, **asked.to_json(), "methods": None}
+        for version, sha256, number, asked in (
+            (__version__, prior.sha256, seed, protocol),
+            (results["my3dgen"], results["prior_sha256"], results["seed"], earlier),
+        )
+    )
+    if other := [name for name in now if now[name] != then[name]]:
+        raise UserError(
+            f"the known results are of another {other[0]}; leave out --known, or ask for the same"
+        )
+    # of a row that borrows an adapter, too: its settings repeat those of the lender
+    unchanged = set(earlier.rows(earlier.people))
+    figures = {tuple(row[name] for name in KEY): row for row in results["rows"] if "error" not in row}
+    kept = {row: figures[key_of(row)] for row in rows if row in unchanged and key_of(row) in figures}
+    source = {name: results[name] for name in SOURCE} | {"rows": len(kept)}
+    return Known(kept, source)
+
+
+def key_of(row: Row) -> tuple[Any, ...]:
+    """What tells a row from the others of a protocol."""
+    return tuple(row.key()[name] for name in KEY)
