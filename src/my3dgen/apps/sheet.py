@@ -100,13 +100,14 @@ def sheet(
     return page
 
 
-def save_image(image: Image.Image, path: str | os.PathLike) -> Path:
+def save_image(image: Image.Image, path: str | os.PathLike, *, quality: int = 95) -> Path:
     """Write a picture beside its place and rename it there; the suffix chooses the format.
 
-    Missing folders are made. Raises UserError as `check_picture`.
+    `quality`, 1 to 95, counts where the format loses something. Missing folders are made. Raises UserError as
+    `check_picture`.
     """
     path = check_picture(path)
-    options: dict[str, Any] = {"quality": 95} if path.suffix.lower() in LOSSY else {}
+    options: dict[str, Any] = {"quality": quality} if path.suffix.lower() in LOSSY else {}
     with whole(path) as beside:
         image.save(beside, **options)
     return path

@@ -278,12 +278,17 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     for place, person in enumerate(people[:SHEETS]):
         page = methods_sheet(work, person, "views", shown, yaws)
         if page is not None:
-            made["views"].append(save_image(page, folder / f"method_views{place + 1}.jpg").name)
+            made["views"].append(keep_sheet(page, folder / f"method_views{place + 1}.jpg"))
     for name in ("photos", "samples", "interpolation") if people else ():
         page = methods_sheet(work, people[0], name, shown, None)
         if page is not None:
-            made[name] = save_image(page, folder / f"method_{name}.jpg").name
+            made[name] = keep_sheet(page, folder / f"method_{name}.jpg")
     return made
+
+
+def keep_sheet(page: Image.Image, path: Path) -> str:
+    """Save a sheet in half the bytes of other pictures, for pages are part of every clone; its name."""
+    return save_image(page, path, quality=85).name
 
 
 def methods_sheet(
