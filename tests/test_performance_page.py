@@ -118,7 +118,11 @@ def test_history_is_what_git_remembers_and_what_is_new(page, monkeypatch) -> Non
     git("add", ".")
     git("commit", "--quiet", "-m", "slow")
     slow = git("rev-parse", "HEAD")[:7]
+    keep(page, "people", [picture(FAST, 4, 8.0)])
+    git("add", ".")
+    git("commit", "--quiet", "-m", "another bench")
     keep(page, "render", [picture(FAST, 16, 32.0), picture("ffhq512-128 volume, captured bf16", 16, 8.0)])
     text = written(page)
     assert cells(text, slow) == ["200", "7", "", ""]
+    assert git("rev-parse", "HEAD")[:7] not in text  # it changed none of these figures
     assert cells(text, "now") == ["500", "", "0.5", ""]
