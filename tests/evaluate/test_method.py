@@ -103,6 +103,8 @@ def test_a_failed_row_is_recorded_and_tried_again(asked, work, monkeypatch):
         "anchors": "w",
         "error": "personalization diverged at step 1",
     }
+    page = write_docs(report, work / "out", work / "docs").read_text()
+    assert "not yet all by each" in page and "learned by each method" not in page
     assert report["failed"] == 1 and f"1 of {2 * ROWS} rows failed" in table(report) and not stamp.exists()
     full = next(entry for entry in report["summary"] if entry["method"] == "full")
     assert full["people"] == 1

@@ -6,11 +6,10 @@ from typing import Any
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_protocol import Protocol, Row, parse_protocol
+from my3dgen.evaluate.method_protocol import KEY, Protocol, Row, parse_protocol
 from my3dgen.prior.store import Prior
 
 SOURCE = ("commit", "device", "torch")
-KEY = ("person", "method", "rank", "photos", "anchors")
 
 
 @dataclass(frozen=True)
@@ -51,5 +50,5 @@ def known_rows(
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    """What tells a row from the others of a protocol."""
+    """As results name a row."""
     return tuple(row.key()[name] for name in KEY)

@@ -38,6 +38,8 @@ LEARNED = ("lora", "lora-small")
 BORROWING = ("lora-pti", "lora-int8", "control")
 """Methods that begin with the adapter of a `lora` row, which is learned only once."""
 RANKED = (*LEARNED, *BORROWING)
+KEY = ("person", "method", "rank", "photos", "anchors")
+"""What tells the rows of a protocol apart."""
 METHODS = ("prior-w", "prior-w+", "pti", "full", *RANKED)
 SPACES = ("w", "w+")
 OWN_SEEDS = HELD_OUT_SEEDS[RESERVED + MOST_SEEDS * SPAN :]
@@ -124,7 +126,7 @@ class Row:
 
     def key(self) -> dict[str, Any]:
         """The row's identity in the results."""
-        return {name: getattr(self, name) for name in ("person", "method", "rank", "photos", "anchors")}
+        return {name: getattr(self, name) for name in KEY}
 
 
 @dataclass(frozen=True, kw_only=True)

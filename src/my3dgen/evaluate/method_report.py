@@ -208,6 +208,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     )
     text = environment.get_template("method_report.md.jinja").render(
         results=results,
+        whole=all(entry["people"] == results["people"] for entry in results["summary"]),
         claims=claims,
         all=[comparison for _, comparisons in claims for comparison in comparisons],
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
