@@ -112,6 +112,26 @@ def test_a_failed_row_is_recorded_and_tried_again(asked, work, monkeypatch):
     assert evaluate_methods(asked)["failed"] == 0
 
 
+def test_a_run_that_is_stopped_leaves_its_finished_rows(asked, work, tmp_path, monkeypatch):
+    known = read_results(work / "out" / "results.json")
+    some = known | {"rows": known["rows"][: ROWS - 1]}
+    here = Asked(**(vars(asked) | {"out": tmp_path}))
+
+    def measured(place, rows, plan):
+        yield rows[0], known["rows"][ROWS - 1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(method, "measure", measured)
+    monkeypatch.setattr(method, "WRITE_EVERY", 0)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_methods(here, some)
+    left = read_results(tmp_path / "results.json")
+    assert left["rows"] == known["rows"][:ROWS] and left["left"] == ROWS
+    assert f"{ROWS} rows are not measured yet" in table(left) and "not measured yet" not in table(known)
+    monkeypatch.setattr(method, "measure", lambda _, rows, __: zip(rows, known["rows"][ROWS:], strict=True))
+    assert evaluate_methods(here, left)["rows"] == known["rows"]
+
+
 def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
     known = read_results(work / "out" / "results.json")
     protocol = asked.protocol

@@ -5,6 +5,7 @@ Synthetic people that nothing was trained on are learned by every method of a pr
 alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from my3dgen.progress import say
 from my3dgen.revision import commit
 
 RESULTS = "results.json"
+WRITE_EVERY = 20
+"""Seconds at least between two writings of results while rows are made."""
 TUNED_BY = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity")
 """Figures of a table of rates."""
 
@@ -76,7 +79,8 @@ class Asked:
 def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Measure all rows not measured before; returns what OUT/results.json holds.
 
-    `known` are checked results of another run, whose rows are kept where they answer the same. A row that
+    `known` are checked results of another run, whose rows are kept where they answer the same. The file is
+    written while rows are made, too, so that a run that was stopped leaves those it finished. A row that
     fails is recorded with its error and tried again by the next call. Raises UserError for a prior that
     does not draw heads on white, a value out of range, known results of something else, or a process that
     died.
@@ -88,9 +92,14 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
     prior = checked_prior(asked.prior)
     earlier = Known({}, None) if known is None else known_rows(known, rows, protocol, prior, asked.seed)
     left = [row for row in rows if row not in earlier.rows]
+    made, written = dict(earlier.rows), time.monotonic()
     with taken(asked.out):
-        made = measure(asked.place(prior, protocol), left, RowPlan(protocol, people)) if left else {}
-        report = assemble(asked, prior, rows, {**earlier.rows, **made}, earlier.source)
+        for row, result in measure(asked.place(prior, protocol), left, RowPlan(protocol, people)):
+            made[row] = result
+            if time.monotonic() - written >= WRITE_EVERY:
+                write_json(asked.out / RESULTS, assemble(asked, prior, rows, made, earlier.source))
+                written = time.monotonic()
+        report = assemble(asked, prior, rows, made, earlier.source)
         write_json(asked.out / RESULTS, report)
     return report
 
@@ -122,7 +131,7 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     prior = checked_prior(asked.prior)
     with taken(asked.out):
         every = [row for of_rate in rows.values() for row in of_rate]
-        made = measure(asked.place(prior, protocol), every, RowPlan(protocol, people))
+        made = dict(measure(asked.place(prior, protocol), every, RowPlan(protocol, people)))
     table = []
     for rate in rows:
         of_rate = [made[row] for row in rows[rate]]
@@ -168,9 +177,10 @@ def work_of(row: Row, protocol: Protocol) -> int:
     return (once.steps * once.batch if once else 0) + (each.steps * each.batch * times if each else 0)
 
 
-def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> dict[Row, Result]:
-    """Do the work; the result of every row."""
-    made: dict[Row, Result] = {}
+def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> Iterator[tuple[Row, Result]]:
+    """Do the work; every row with its result as soon as it is there."""
+    if not rows:
+        return
     place.out.mkdir(parents=True, exist_ok=True)
     with Workers(place) as workers:
         for jobs in plan.phases(rows):
@@ -179,8 +189,7 @@ def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> dict[Row, Resul
                 name = "photos and views" if job.kind == "person" else job.row.name
                 say(f"{job.kind} {done} of {len(jobs)}, {job.row.person} {name}{said}")
                 if job.kind == "row":
-                    made[job.row] = job.row.key() | result
-    return made
+                    yield job.row, job.row.key() | result
 
 
 def assemble(
@@ -191,7 +200,7 @@ def assemble(
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The results as JSON values, rows in the order of the protocol; `earlier` tells whence the known are."""
-    results = [made[row] for row in rows]
+    results = [made[row] for row in rows if row in made]
     return {
         "my3dgen": __version__,
         "commit": commit(),
@@ -206,6 +215,7 @@ def assemble(
         "identity_network": IDENTITY_NETWORK,
         "protocol": asked.protocol.to_json(),
         "rows": results,
+        "left": len(rows) - len(results),
         "failed": sum("error" in row for row in results),
         "summary": summarise(results, asked.seed),
     }

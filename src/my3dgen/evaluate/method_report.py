@@ -85,8 +85,9 @@ def checked(results: Any) -> dict[str, Any]:
         and all(is_plain(earlier.get(name)) for name in SOURCE)
     ):
         raise ValueError("'earlier' does not say where rows come from")
-    for name in ("seed", "people", "failed"):
-        if type(results.get(name)) is not int or not 0 <= results[name] < 2**32:
+    numbers = {"left": 0} | results  # files of before rows were written one by one have no rows left
+    for name in ("seed", "people", "failed", "left"):
+        if type(numbers.get(name)) is not int or not 0 <= numbers[name] < 2**32:
             raise ValueError(f"'{name}' is not a number")
     protocol = parse_protocol(results.get("protocol"))
     rows = results.get("rows")
@@ -160,6 +161,8 @@ def table(results: Mapping[str, Any]) -> str:
         ]
         rows.append((title_of(entry), str(entry["photos"]), str(entry["people"]), *figures))
     lines = aligned(rows)
+    if results.get("left"):
+        lines.append(f"{results['left']} rows are not measured yet: the run that wrote this was stopped")
     if results.get("failed"):
         first = next(row for row in results["rows"] if "error" in row)
         lines.append(
