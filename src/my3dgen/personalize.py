@@ -31,6 +31,7 @@ from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import track
 from my3dgen.rank_allocation import components, importances, in_singular_basis, reduced, within_budget
 from my3dgen.ranks import EXTRAS
+from my3dgen.rates import adapter_rates
 from my3dgen.regularize import identity_and_symmetry
 from my3dgen.targets import Targets, joined, targets_of
 from my3dgen.tune import Extra, TuneConfig, keep, loss_of_step, tune
@@ -275,6 +276,7 @@ class _Work:
         face = identity_and_symmetry(generator, adapter, self.targets, self.latents, config)
         others = preservation(self.prior.generator, generator, adapter, config)
         late = round(config.steps * (1 - config.refine_share))
+        own = {} if adapter is None else adapter_rates(leaves)
         return tune(
             generator,
             adapter,
@@ -289,7 +291,7 @@ class _Work:
             kept=self.kept if first <= self.done else None,
             first=first,
             extra=together(face, others),
-            rates={name: config.refine / config.rate for name in self.moves},
+            rates={**own, **{name: config.refine / config.rate for name in self.moves}},
             starts=dict.fromkeys(self.moves, late),
         )
 

@@ -22,6 +22,7 @@ from my3dgen.perceptual import load_perceptual
 from my3dgen.personalize import TUNED_IN_FULL, Quality
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
+from my3dgen.rates import adapter_rates
 from my3dgen.targets import Targets, joined, targets_of
 from my3dgen.tune import TuneConfig, tune
 
@@ -120,5 +121,6 @@ def _tune(
         load_perceptual("squeeze-feat", ws.device) if config.perceptual else None,
         belongs=fingerprint("pivot"),
         people=[1] * count,
+        rates=None if adapter is None else adapter_rates(leaves),
         description=f"tuning on {count} photos" if count > 1 else "tuning on the photo",
     )

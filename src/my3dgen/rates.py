@@ -1,0 +1,28 @@
+"""How fast each part of an adapter learns, as factors on the learning rate.
+
+Adam moves every number by about the rate in a step, whatever its gradient, so one rate is right for numbers of
+one size alone. The weights of a 3x3 convolution are of size 1 and hundreds of them make an output; those of an
+affine, after its gain, and of a toRGB are smaller by the root of their inputs; biases move all pixels at once.
+With one rate for all the convolutions, where a person's shape is, hardly move before the rest shakes.
+"""
+
+from collections.abc import Iterable
+
+from my3dgen.ranks import groups_of
+
+FACTORS = {"convolution": 3.0, "affine": 0.5, "torgb": 0.5, "extras": 0.25}
+"""By kind of layer; `extras` are constant, biases and noise strengths. Chosen by measurement."""
+
+
+def adapter_rates(names: Iterable[str]) -> dict[str, float]:
+    """Factors on the learning rate of an adapter's tensors, by their names (`my3dgen.lora.Adapter`)."""
+    return {name: FACTORS[_kind_of(name)] for name in names}
+
+
+def _kind_of(name: str) -> str:
+    """The kind of the layer that a tensor of an adapter belongs to."""
+    path, _, part = name.rpartition(".")
+    if part == "delta":
+        return "extras"
+    group = groups_of(path)[-1]
+    return group if group in FACTORS else "convolution"
