@@ -26,7 +26,7 @@ from my3dgen.tune import loss_of_step, photos_of_people, photos_of_step, tune
 
 my3dgen_personalize = importlib.import_module("my3dgen.personalize")  # the package's name is the function
 
-QUICK = PersonalizeConfig(steps=12, warm=2, rate=0.02, window=None, samples=8, perceptual=0.05, merged=1)
+QUICK = PersonalizeConfig(steps=12, warm=2, rate=0.01, window=None, samples=8, perceptual=0.05, merged=1)
 
 
 class Stop(Exception):

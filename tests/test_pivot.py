@@ -10,7 +10,7 @@ from my3dgen.lora import new_adapter
 from my3dgen.pivot import tune_all_on_photo, tune_on_photos
 from my3dgen.tune import TuneConfig
 
-QUICK = TuneConfig(steps=12, warm=2, rate=0.02, window=None, samples=6, perceptual=0.0)
+QUICK = TuneConfig(steps=12, warm=2, rate=0.01, window=None, samples=6, perceptual=0.0)
 
 
 @pytest.fixture

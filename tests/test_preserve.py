@@ -9,7 +9,7 @@ from my3dgen.personalize import PersonalizeConfig, personalize
 from my3dgen.preserve import preservation, strangers
 
 CONFIG = PersonalizeConfig(
-    steps=32, warm=2, rate=0.02, window=None, samples=8, perceptual=0.0, preserve=1.0, preserve_every=2
+    steps=32, warm=2, rate=0.01, window=None, samples=8, perceptual=0.0, preserve=1.0, preserve_every=2
 )
 NONE = torch.arange(1)  # no photo has a part in it
 

@@ -1,9 +1,9 @@
 """How fast each part of an adapter learns, as factors on the learning rate.
 
-Adam moves every number by about the rate in a step, whatever its gradient, so one rate is right for numbers of
-one size alone. The weights of a 3x3 convolution are of size 1 and hundreds of them make an output; those of an
-affine, after its gain, and of a toRGB are smaller by the root of their inputs; biases move all pixels at once.
-With one rate for all the convolutions, where a person's shape is, hardly move before the rest shakes.
+Adam moves every number by about the rate in a step, whatever its gradient, so one rate is right for numbers
+of one size alone. The weights of a 3x3 convolution are of size 1, those of a toRGB and of an affine with its
+gain far smaller, and a bias moves all pixels at once. At one rate for all, the rest begins to shake before
+the convolutions, which draw the person's features, have moved far.
 """
 
 from collections.abc import Iterable

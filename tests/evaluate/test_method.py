@@ -74,7 +74,10 @@ def test_what_is_done_is_kept_and_what_is_missing_is_made_by_other_processes(ask
     monkeypatch.undo()
     person = asked.protocol.people[0]
     (work / "out" / "people" / str(person) / "stages" / "lora-r1-5-w.json").unlink()
+    asked_for, run = [], Workers.run
+    monkeypatch.setattr(Workers, "run", lambda self, jobs: asked_for.append(jobs) or run(self, jobs))
     again = evaluate_methods(Asked(**(vars(asked) | {"processes": 2})))
+    assert asked_for[2][-1].row.name == "lora-r1-5-w"  # what was done is told first
     drop = ("seconds", "seconds_photo", "peak_memory_mb")
     for old, new in zip(before["rows"], again["rows"], strict=True):
         assert old.keys() == new.keys()

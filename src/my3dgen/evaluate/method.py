@@ -16,7 +16,7 @@ import torch
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_bench import lender
+from my3dgen.evaluate.method_bench import lender, stamp_of
 from my3dgen.evaluate.method_known import Known, known_rows
 from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
@@ -184,6 +184,8 @@ def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> Iterator[tuple[
     place.out.mkdir(parents=True, exist_ok=True)
     with Workers(place) as workers:
         for jobs in plan.phases(rows):
+            # rows of an earlier run first, so that results which are cut short hold them
+            jobs.sort(key=lambda job: not stamp_of(place.out, job.row).exists())
             for done, (job, result) in enumerate(workers.run(jobs), start=1):
                 said = f": {result['error']}" if "error" in result else ""
                 name = "photos and views" if job.kind == "person" else job.row.name

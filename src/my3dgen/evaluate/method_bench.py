@@ -47,6 +47,7 @@ from my3dgen.faces.album import Album
 from my3dgen.prior.store import ENCODER, Prior, read_sums
 from my3dgen.targets import targets_of
 
+STAGES = "stages"
 SHOWN = 7
 """Samples that are kept as pictures."""
 
@@ -62,11 +63,11 @@ class Bench:
 
     def folder(self, person: int) -> Path:
         """Where a person's files are."""
-        return self.out / "people" / str(person)
+        return folder_of(self.out, person)
 
     def stages(self, person: int) -> Stages:
         """The stamps of a person's pieces."""
-        return Stages(self.folder(person) / "stages", talks=False)
+        return Stages(self.folder(person) / STAGES, talks=False)
 
     def person(self, seed: int, stages: Stages | None = None) -> Case:
         """Photos and true views, made if they are not there."""
@@ -229,6 +230,16 @@ class Bench:
         save_image(
             strip([to_image(image) for image in images]), self.folder(person) / "pictures" / f"{name}.jpg"
         )
+
+
+def folder_of(out: Path, person: int) -> Path:
+    """Where a person's files are."""
+    return out / "people" / str(person)
+
+
+def stamp_of(out: Path, row: Row) -> Path:
+    """Where the stamp of a measured row is."""
+    return folder_of(out, row.person) / STAGES / f"{row.name}.json"
 
 
 def anchors_name(row: Row) -> str:

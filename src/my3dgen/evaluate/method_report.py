@@ -274,9 +274,15 @@ def sizes_of(preset: str) -> dict[str, Any]:
 
 def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, Any]:
     """Sheets like the paper's figures, a row a method and the truth on top: `views` of the first people, and
-    `photos`, `samples` and `interpolation` of the first; names of files, None where there are no pictures."""
+    `photos`, `samples` and `interpolation` of the first; names of files, None where there are no pictures.
+
+    Those come first of whom most pictures are there: rows of another run have none.
+    """
     shown = leading(results["summary"])
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
+    people.sort(
+        key=lambda person: -len(list((work / "people" / str(person) / "pictures").glob("*.views.jpg")))
+    )
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
     made: dict[str, Any] = {"views": [], "photos": None, "samples": None, "interpolation": None}
     for place, person in enumerate(people[:SHEETS]):
