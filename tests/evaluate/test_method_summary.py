@@ -1,7 +1,7 @@
 import pytest
 
 from my3dgen.evaluate.method_claims import CLAIMS, compare
-from my3dgen.evaluate.method_summary import intervals, reference_of, summarise
+from my3dgen.evaluate.method_summary import intervals, reference_of, settled, summarise
 
 
 def row(person, method, rank=0, photos=50, anchors="w", **figures):
@@ -30,6 +30,12 @@ def test_failed_rows_count_nowhere():
         "people": 1,
     }
     assert full["differences"] == {}  # nobody has both
+
+
+def test_what_few_people_were_learned_by_stands_beside_nothing():
+    rows = [row(p, "lora", 1) for p in range(4)] + [row(p, "full") for p in range(2)]
+    few = [row(0, "pti"), row(1, "pti", error="diverged")]
+    assert settled(few + rows) == rows and settled(few) == few and settled([]) == []
 
 
 def test_the_interval_is_that_of_the_mean():

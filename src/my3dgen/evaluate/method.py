@@ -5,6 +5,7 @@ Synthetic people that nothing was trained on are learned by every method of a pr
 alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
 from my3dgen.evaluate.prior import device_name
-from my3dgen.evaluate.stages import write_json
+from my3dgen.output import whole
 from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import say
 from my3dgen.revision import commit
@@ -97,10 +98,10 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
         for row, result in measure(asked.place(prior, protocol), left, RowPlan(protocol, people)):
             made[row] = result
             if time.monotonic() - written >= WRITE_EVERY:
-                write_json(asked.out / RESULTS, assemble(asked, prior, rows, made, earlier.source))
+                write_results(asked.out / RESULTS, assemble(asked, prior, rows, made, earlier.source))
                 written = time.monotonic()
         report = assemble(asked, prior, rows, made, earlier.source)
-        write_json(asked.out / RESULTS, report)
+        write_results(asked.out / RESULTS, report)
     return report
 
 
@@ -221,6 +222,16 @@ def assemble(
         "failed": sum("error" in row for row in results),
         "summary": summarise(results, asked.seed),
     }
+
+
+def write_results(path: Path, report: Mapping[str, Any]) -> None:
+    """Results as a JSON file, a line for each row."""
+    parts = []
+    for name, value in report.items():
+        lines = [json.dumps(entry) for entry in value] if isinstance(value, list) else []
+        parts.append(f'"{name}": ' + ("[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(value)))
+    with whole(path) as beside:
+        beside.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
 
 
 def checked_prior(name: str) -> Prior:

@@ -15,7 +15,7 @@ from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
 from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
-from my3dgen.evaluate.method_summary import COSTS, summarise
+from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
 from my3dgen.person import refuse_constant
@@ -27,7 +27,7 @@ WORDS = (
     *("perceptual_network", "identity_network"),
 )
 MAX_BYTES = 256 << 20
-CELL = 160
+CELL = 144
 SHEETS = 2
 """People whose views are shown."""
 COLUMNS = {
@@ -46,6 +46,10 @@ COLUMNS = {
     "floaters": "floaters",
     "depth_error": "depth error",
 }
+ALIKE = ("lora-int8",)
+"""Methods that sheets leave out, for their pictures look like those of LoRA."""
+ALIKE_UNBENT = (*ALIKE, "lora-pti")
+"""The same of samples, and of ways between photos, which need no photo to bend around."""
 KEPT = ("lora", "lora-small", "lora-int8")
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
 REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
@@ -195,9 +199,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     """Write `docs`/results.md, its plots and its sheets; pictures of rows are taken from the folder `work`
-    where they are. Returns the page. Raises UserError without matplotlib."""
+    where they are. What few people were learned by yet is left out. Returns the page. Raises UserError
+    without matplotlib."""
     import jinja2
 
+    rows = settled(results["rows"])
+    early = len(results["rows"]) - len(rows) + results.get("left", 0)
+    results = {**results, "rows": rows, "summary": summarise(rows, results["seed"])}
     folder = docs / "pictures"
     plots, sheets = plot_all(results, folder), draw_sheets(results, work, folder)
     claims = [(claim, compare(results["summary"], claim)) for claim in CLAIMS]
@@ -212,6 +220,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     text = environment.get_template("method_report.md.jinja").render(
         results=results,
         whole=all(entry["people"] == results["people"] for entry in results["summary"]),
+        early=early,
         claims=claims,
         all=[comparison for _, comparisons in claims for comparison in comparisons],
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
@@ -278,7 +287,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
 
     Those come first of whom most pictures are there: rows of another run have none.
     """
-    shown = leading(results["summary"])
+    entries = leading(results["summary"])
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
     people.sort(
         key=lambda person: -len(list((work / "people" / str(person) / "pictures").glob("*.views.jpg")))
@@ -286,14 +295,20 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
     made: dict[str, Any] = {"views": [], "photos": None, "samples": None, "interpolation": None}
     for place, person in enumerate(people[:SHEETS]):
-        page = methods_sheet(work, person, "views", shown, yaws)
+        page = methods_sheet(work, person, "views", without(ALIKE, entries), yaws)
         if page is not None:
             made["views"].append(keep_sheet(page, folder / f"method_views{place + 1}.jpg"))
     for name in ("photos", "samples", "interpolation") if people else ():
-        page = methods_sheet(work, people[0], name, shown, None)
+        left_out = ALIKE if name == "photos" else ALIKE_UNBENT
+        page = methods_sheet(work, people[0], name, without(left_out, entries), None)
         if page is not None:
             made[name] = keep_sheet(page, folder / f"method_{name}.jpg")
     return made
+
+
+def without(methods: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries of all other methods."""
+    return [entry for entry in entries if entry["method"] not in methods]
 
 
 def keep_sheet(page: Image.Image, path: Path) -> str:

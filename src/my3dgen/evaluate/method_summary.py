@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 DRAWS = 2000
+DIGITS = 6
+"""After the point, in means and intervals."""
 COSTS = ("parameters", "bytes", "seconds", "seconds_photo", "peak_memory_mb")
 LOWER = ("perceptual", "floaters", "depth", "bytes", "seconds", "memory", "parameters")
 
@@ -66,6 +68,16 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str
     return summary
 
 
+def settled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without rows of groups that have fewer than half as many people as the largest: other people's means
+    would stand beside them."""
+    counts: dict[Group, int] = {}
+    for row in rows:
+        counts[group_of(row)] = counts.get(group_of(row), 0) + ("error" not in row)
+    most = max(counts.values(), default=0)
+    return [row for row in rows if 2 * counts[group_of(row)] >= most]
+
+
 def reference_of(group: Group, groups: Mapping[Group, Any], method: str = "lora") -> Group | None:
     """Which group of a method's rank 1 a group is compared with."""
     same = (method, 1, group[2], group[3])
@@ -98,6 +110,7 @@ def intervals(people: Mapping[int, Mapping[str, float]], seed: int) -> dict[str,
         if len(values) > 1:
             rng = np.random.default_rng(seed)
             means = values[rng.integers(len(values), size=(DRAWS, len(values)))].mean(1)
-            low, high = (float(x) for x in np.quantile(means, (0.025, 0.975)))
-        made[name] = {"mean": float(values.mean()), "low": low, "high": high, "people": len(values)}
+            low, high = (round(float(x), DIGITS) for x in np.quantile(means, (0.025, 0.975)))
+        mean = round(float(values.mean()), DIGITS)
+        made[name] = {"mean": mean, "low": low, "high": high, "people": len(values)}
     return made
