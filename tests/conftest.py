@@ -53,7 +53,9 @@ def photos(tiny_prior, truth) -> Album:
 def few_steps(monkeypatch):
     """Inversion and personalization do the work of hundreds of steps in a few."""
     # by name: `my3dgen.invert` and `my3dgen.personalize` are the functions
-    invert, personalize = (importlib.import_module(f"my3dgen.{name}") for name in ("invert", "personalize"))
+    invert, place, personalize = (
+        importlib.import_module(f"my3dgen.{name}") for name in ("invert", "place", "personalize")
+    )
     real_tune, real_stages = personalize.tune, invert.stages_of
 
     def tune(generator, adapter, leaves, targets, latents, config, perceptual, **others):
@@ -64,4 +66,5 @@ def few_steps(monkeypatch):
         return [replace(stage, steps=1) for stage in real_stages(*arguments)]
 
     monkeypatch.setattr(personalize, "tune", tune)
-    monkeypatch.setattr(invert, "stages_of", stages_of)
+    for module in (invert, place):
+        monkeypatch.setattr(module, "stages_of", stages_of)

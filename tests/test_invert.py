@@ -14,16 +14,14 @@ from my3dgen.fit import Stage
 from my3dgen.invert import (
     PILOTS,
     InvertConfig,
-    first_weights,
     invert,
     invert_many,
-    nearest_anchors,
-    place,
     spread,
 )
 from my3dgen.latents import latent_statistics
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
+from my3dgen.place import first_weights, nearest_anchors, place
 from my3dgen.prior.encoder import Encoder, EncoderConfig
 from my3dgen.targets import targets_of
 

@@ -19,11 +19,12 @@ from my3dgen.apps.membrane import membrane
 from my3dgen.apps.sheet import to_image
 from my3dgen.errors import UserError
 from my3dgen.faces.build import pixels
-from my3dgen.invert import QUALITIES, InvertConfig, Placed, place
+from my3dgen.invert import QUALITIES, InvertConfig
 from my3dgen.lora import Adapter
 from my3dgen.losses import shrink
 from my3dgen.person import Person
 from my3dgen.pivot import tune_on_photos
+from my3dgen.place import Placed, place
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
 

@@ -17,9 +17,10 @@ from my3dgen.apps.framed import Framed
 from my3dgen.apps.membrane import membrane
 from my3dgen.apps.sheet import sheet, to_image
 from my3dgen.apps.subject import subject_of
-from my3dgen.invert import QUALITIES, InvertConfig, place
+from my3dgen.invert import QUALITIES, InvertConfig
 from my3dgen.person import Person
 from my3dgen.pivot import tune_on_photos
+from my3dgen.place import place
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig
 

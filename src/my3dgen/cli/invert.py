@@ -67,10 +67,11 @@ class Invert(Verb):
         from my3dgen.apps.sheet import save_image, sheet, to_image
         from my3dgen.cli.photos import album_at
         from my3dgen.evaluate.metrics import psnr
-        from my3dgen.invert import QUALITIES, invert, place
+        from my3dgen.invert import QUALITIES, invert
         from my3dgen.lora import new_adapter
         from my3dgen.pivot import QUALITIES as PIVOTS
         from my3dgen.pivot import tune_on_photos
+        from my3dgen.place import place
         from my3dgen.targets import targets_of
         from my3dgen.tensor_file import write_tensors
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from my3dgen.anchors import Anchors
 from my3dgen.faces.album import Album
-from my3dgen.invert import FEW, PLACE_FACTOR, InvertConfig, invert, place
+from my3dgen.invert import FEW, InvertConfig, invert
 from my3dgen.lora import Adapter, new_adapter
 from my3dgen.person import Person, new_person
 from my3dgen.pivot import tune_all_on_photo, tune_on_photos
+from my3dgen.place import PLACE_FACTOR, place
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
 from my3dgen.tune import TuneConfig

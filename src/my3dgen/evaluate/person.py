@@ -11,8 +11,9 @@ from my3dgen.evaluate.methods import factor_for, prior_alone, times
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK, Score, load_judge, mean_score
 from my3dgen.evaluate.protocol import held_out, reproduce
 from my3dgen.faces.album import Album
-from my3dgen.invert import PLACE_FACTOR, InvertConfig, place
+from my3dgen.invert import InvertConfig
 from my3dgen.person import Person
+from my3dgen.place import PLACE_FACTOR, place
 from my3dgen.prior.store import Prior
 from my3dgen.targets import targets_of
 
