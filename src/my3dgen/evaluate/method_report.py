@@ -10,7 +10,7 @@ from PIL import Image
 from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError
-from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, compare
+from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Comparison, compare
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
@@ -222,7 +222,8 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         whole=all(entry["people"] == results["people"] for entry in results["summary"]),
         early=early,
         claims=claims,
-        all=[comparison for _, comparisons in claims for comparison in comparisons],
+        compared=compared,
+        plural={"agrees": "agree", "does not agree": "do not agree", "open": "are open"},
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
         columns=[name for name in COLUMNS if any(name in e["figures"] for e in results["summary"])],
         headings=COLUMNS,
@@ -242,6 +243,21 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     with whole(docs / PAGE) as beside:
         beside.write_text(text.rstrip() + "\n", encoding="utf-8")
     return docs / PAGE
+
+
+def compared(c: Comparison) -> str:
+    """A comparison as cells of a table."""
+    cells = (
+        TITLES[c.adapter],
+        TITLES[c.other],
+        str(c.photos or "the one"),
+        c.name,
+        number(c.figure, c.ours),
+        number(c.figure, c.theirs),
+        signed(c.figure, c.difference) + interval(c.figure, c.low, c.high),
+        f"**{c.verdict}**" if c.verdict == "does not agree" else c.verdict,
+    )
+    return " | ".join(cells)
 
 
 def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
