@@ -98,9 +98,9 @@ CLAIMS = (
             *("views_psnr", "views_perceptual", "views_identity", "floaters", "depth_error"),
         ),
         key="view30_psnr",
-        why="Photos of a synthetic person contradict each other in nothing: the same head, true light, hardly "
-        "any error of the cameras. With many of them there is little to overfit, and more numbers draw more: "
-        "what all weights gain in photos they keep in other views.",
+        why="Photos of a synthetic person contradict each other in nothing: the same head, true light, "
+        "hardly any error of the cameras. With many of them there is little to overfit, and more numbers "
+        "draw more: what all weights gain in photos they keep in other views.",
         by_photos=True,
     ),
     Claim(
