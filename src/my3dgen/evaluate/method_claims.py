@@ -99,8 +99,8 @@ CLAIMS = (
         ),
         key="view30_psnr",
         why="Photos of a synthetic person contradict each other in nothing: the same head, true light, "
-        "hardly any error of the cameras. With many of them there is little to overfit, and more numbers "
-        "draw more: what all weights gain in photos they keep in other views.",
+        "hardly any error of the cameras. With many of them there is little to overfit: what all weights "
+        "gain in photos they keep in other views.",
         by_photos=True,
     ),
     Claim(
