@@ -31,7 +31,7 @@ from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import track
 from my3dgen.rank_allocation import components, importances, in_singular_basis, reduced, within_budget
 from my3dgen.ranks import EXTRAS
-from my3dgen.rates import adapter_rates
+from my3dgen.rates import FACTORS, adapter_rates
 from my3dgen.regularize import identity_and_symmetry
 from my3dgen.targets import Targets, joined, targets_of
 from my3dgen.tune import Extra, TuneConfig, keep, loss_of_step, tune
@@ -225,6 +225,7 @@ class _Work:
             self.targets.masks,
             cameras,
             self.ws,
+            FACTORS if method == "lora" else None,
         )
         self.kept = load_checkpoint(unfinished, self.belongs) if unfinished else None
 

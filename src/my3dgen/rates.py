@@ -1,9 +1,9 @@
 """How fast each part of an adapter learns, as factors on the learning rate.
 
-Adam moves every number by about the rate in a step, whatever its gradient, so one rate is right for numbers
-of one size alone. The weights of a 3x3 convolution are of size 1, those of a toRGB and of an affine with its
-gain far smaller, and a bias moves all pixels at once. At one rate for all, the rest begins to shake before
-the convolutions, which draw the person's features, have moved far.
+Adam moves every number by about the rate in a step, whatever its gradient. A convolution is demodulated, so
+its change counts against weights of size 1; that of an affine is added after the gain, to weights far
+smaller; a toRGB is not demodulated, and a bias moves all pixels at once. At one rate for all, the rest
+begins to shake before the convolutions, which draw the person's features, have moved far.
 """
 
 from collections.abc import Iterable

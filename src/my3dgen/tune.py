@@ -42,6 +42,7 @@ class TuneConfig:
     steps: int = 360
     batch: int = 1
     rate: float = 2e-3
+    """Learning rate; the parts of an adapter have multiples of it (`my3dgen.rates`)."""
     warm: int = 20
     """Steps in which the rate rises."""
     fall: float = 0.5

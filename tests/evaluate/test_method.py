@@ -10,6 +10,7 @@ from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate import method
 from my3dgen.evaluate.method import Asked, RowPlan, evaluate_methods, tune_method
 from my3dgen.evaluate.method_bench import Bench
+from my3dgen.evaluate.method_claims import CLAIMS
 from my3dgen.evaluate.method_known import known_rows
 from my3dgen.evaluate.method_people import read_case
 from my3dgen.evaluate.method_protocol import parse_protocol
@@ -74,10 +75,18 @@ def test_what_is_done_is_kept_and_what_is_missing_is_made_by_other_processes(ask
     monkeypatch.undo()
     person = asked.protocol.people[0]
     (work / "out" / "people" / str(person) / "stages" / "lora-r1-5-w.json").unlink()
-    asked_for, run = [], Workers.run
-    monkeypatch.setattr(Workers, "run", lambda self, jobs: asked_for.append(jobs) or run(self, jobs))
+    told, run = [], Workers.run
+
+    def told_run(self, jobs):
+        for job, result in run(self, jobs):
+            told.append(job)
+            yield job, result
+
+    monkeypatch.setattr(Workers, "run", told_run)
     again = evaluate_methods(Asked(**(vars(asked) | {"processes": 2})))
-    assert asked_for[2][-1].row.name == "lora-r1-5-w"  # what was done is told first
+    rows = [job.row for job in told if job.kind == "row"]
+    # what was done is told first, also what comes late
+    assert rows[-1].name == "lora-r1-5-w" and rows[-1].person == person and len(rows) == 2 * ROWS
     drop = ("seconds", "seconds_photo", "peak_memory_mb")
     for old, new in zip(before["rows"], again["rows"], strict=True):
         assert old.keys() == new.keys()
@@ -120,18 +129,27 @@ def test_a_run_that_is_stopped_leaves_its_finished_rows(asked, work, tmp_path, m
     some = known | {"rows": known["rows"][: ROWS - 1]}
     here = Asked(**(vars(asked) | {"out": tmp_path}))
 
+    written = []
+
     def measured(place, rows, plan):
         yield rows[0], known["rows"][ROWS - 1]
+        written.append((tmp_path / "results.json").exists())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(method, "measure", measured)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_methods(here, some)
     monkeypatch.setattr(method, "WRITE_EVERY", 0)
+    (tmp_path / "results.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         evaluate_methods(here, some)
     left = read_results(tmp_path / "results.json")
     assert left["rows"] == known["rows"][:ROWS] and left["left"] == ROWS
+    assert written == [False, True]
     assert f"{ROWS} rows are not measured yet" in table(left) and "not measured yet" not in table(known)
-    monkeypatch.setattr(method, "measure", lambda _, rows, __: zip(rows, known["rows"][ROWS:], strict=True))
+    monkeypatch.setattr(
+        method, "measure", lambda _, rows, __: (pair for pair in zip(rows, known["rows"][ROWS:], strict=True))
+    )
     assert evaluate_methods(here, left)["rows"] == known["rows"]
 
 
@@ -167,6 +185,9 @@ def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
     for name, asking in {"seed": (protocol, 1), "yaws": (replace(protocol, yaws=(0,)), 0)}.items():
         with pytest.raises(UserError, match=f"another {name}"):
             known_rows(known, rows, asking[0], prior, asking[1])
+    then = known | {"adapter_rates": {"convolution": 1.0}}
+    kept = known_rows(then, rows, protocol, prior, 0).rows
+    assert {row.method for row in kept} == {"prior-w", "full", "pti"}
     with pytest.raises(UserError, match="another prior"):
         known_rows(known, rows, protocol, replace(prior, sha256="0"), 0)
 
@@ -249,6 +270,37 @@ def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
     assert draw_sheets(results, tmp_path / "nowhere", tmp_path / "none")["views"] == []
     assert cli.main(["evaluate", "method", "--report", str(work / "out" / "results.json")]) == 0
     assert "LoRA, rank 1" in capsys.readouterr().out
+
+
+def test_the_page_says_what_is_not_in_it(work, tmp_path):
+    results = read_results(work / "out" / "results.json")
+    page = write_docs(results, work / "out", tmp_path).read_text()
+    assert "learned by each method" in page and "not here" not in page
+    first = results["rows"][0]["person"]
+    rows = [
+        row | {"error": "no"} if row["method"] == "pti" else row
+        for row in results["rows"]
+        if row["method"] != "prior-w"
+    ]
+    few = [row for row in results["rows"] if row["method"] == "prior-w" and row["person"] == first]
+    some = results | {"rows": rows + few, "left": 1, "failed": 2}
+    page = write_docs(some, work / "out", tmp_path).read_text()
+    assert f"2 of {2 * ROWS - 1} rows failed" in page and "1 rows of the protocol are not here" in page
+    assert "not yet all by each" in page and "prior, PTI" not in page
+    # reasons are given where there is something to explain
+    full = CLAIMS[2].why["full"]
+    same = dict.fromkeys(CLAIMS[2].figures, 0.5)
+    for identity, told in ((0.9, True), (0.1, False)):
+        many = [
+            row
+            | same
+            | {"person": row["person"] + 10 * n}
+            | ({"heldout_identity": identity} if row["method"] == "full" else {})
+            for row in results["rows"]
+            for n in range(3)
+        ]
+        page = write_docs(results | {"rows": many}, work / "out", tmp_path).read_text()
+        assert (full in page) == told
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"prior": 1}', "[" * 100_000, "\x00"])

@@ -5,10 +5,11 @@ Synthetic people that nothing was trained on are learned by every method of a pr
 alpha-space holds (`method_bench`). Results are rows, one a person and method, and their summary.
 """
 
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from my3dgen.evaluate.prior import device_name
 from my3dgen.output import whole
 from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import say
+from my3dgen.rates import FACTORS
 from my3dgen.revision import commit
 
 RESULTS = "results.json"
@@ -94,15 +96,24 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
     earlier = Known({}, None) if known is None else known_rows(known, rows, protocol, prior, asked.seed)
     left = [row for row in rows if row not in earlier.rows]
     made, written = dict(earlier.rows), time.monotonic()
-    with taken(asked.out):
-        for row, result in measure(asked.place(prior, protocol), left, RowPlan(protocol, people)):
-            made[row] = result
-            if time.monotonic() - written >= WRITE_EVERY:
-                write_results(asked.out / RESULTS, assemble(asked, prior, rows, made, earlier.source))
-                written = time.monotonic()
+
+    def write() -> dict[str, Any]:
         report = assemble(asked, prior, rows, made, earlier.source)
         write_results(asked.out / RESULTS, report)
-    return report
+        return report
+
+    working = measure(asked.place(prior, protocol), left, RowPlan(protocol, people))
+    with taken(asked.out), closing(working):
+        try:
+            for row, result in working:
+                made[row] = result
+                if time.monotonic() - written >= WRITE_EVERY:
+                    write()
+                    written = time.monotonic()
+        except BaseException:
+            write()
+            raise
+        return write()
 
 
 def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | None) -> list[dict[str, Any]]:
@@ -178,15 +189,16 @@ def work_of(row: Row, protocol: Protocol) -> int:
     return (once.steps * once.batch if once else 0) + (each.steps * each.batch * times if each else 0)
 
 
-def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> Iterator[tuple[Row, Result]]:
+def measure(place: Place, rows: Sequence[Row], plan: RowPlan) -> Generator[tuple[Row, Result], None, None]:
     """Do the work; every row with its result as soon as it is there."""
     if not rows:
         return
+    # rows of an earlier run first, so that results which are cut short hold them
+    before = [row for row in rows if stamp_of(place.out, row).exists()]
+    others = [row for row in rows if row not in before]
     place.out.mkdir(parents=True, exist_ok=True)
     with Workers(place) as workers:
-        for jobs in plan.phases(rows):
-            # rows of an earlier run first, so that results which are cut short hold them
-            jobs.sort(key=lambda job: not stamp_of(place.out, job.row).exists())
+        for jobs in itertools.chain.from_iterable(map(plan.phases, (before, others))):
             for done, (job, result) in enumerate(workers.run(jobs), start=1):
                 said = f": {result['error']}" if "error" in result else ""
                 name = "photos and views" if job.kind == "person" else job.row.name
@@ -212,6 +224,7 @@ def assemble(
         "device": device_name(torch.device(asked.device)),
         "torch": torch.__version__,
         "earlier": earlier,
+        "adapter_rates": FACTORS,
         "seed": asked.seed,
         "people": asked.people,
         "perceptual_network": PERCEPTUAL_NETWORK,

@@ -45,6 +45,7 @@ from my3dgen.evaluate.stages import Stages
 from my3dgen.evaluate.true_views import PARTS
 from my3dgen.faces.album import Album
 from my3dgen.prior.store import ENCODER, Prior, read_sums
+from my3dgen.rates import FACTORS
 from my3dgen.targets import targets_of
 
 STAGES = "stages"
@@ -107,7 +108,7 @@ class Bench:
         album, anchors = self.anchors(row, case, stages)
         made = stages.run(
             model_name(row),
-            [asdict(row.training) if row.training else None, self.seed],
+            [asdict(row.training) if row.training else None, self.seed, FACTORS],
             lambda: learn_adapter(self.prior, row, album, anchors, self.seed, path),
             (anchors_name(row),),
         )
@@ -133,6 +134,7 @@ class Bench:
             asdict(asked.inversion),
             [asked.samples, asked.sample_yaw, asked.interpolations, asked.interpolation_steps],
             self.seed,
+            FACTORS if row.pivoting else None,
         ]
         album, anchors, path, seconds = None, None, None, 0.0
         if row.photos:

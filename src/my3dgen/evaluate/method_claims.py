@@ -7,7 +7,7 @@ the interval is too narrow.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from my3dgen.evaluate.method_summary import REFERENCES, lower_is_better
@@ -48,8 +48,8 @@ class Claim:
     figures: tuple[str, ...]
     key: str
     """The figure that tells most."""
-    why: str = ""
-    """What explains comparisons that do not agree, where there are any."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """What explains comparisons with another method that do not agree, where there are any."""
     ours: str = "lora"
     """The adapter as it is, or bent around each photo."""
     by_photos: bool = False
@@ -69,9 +69,12 @@ CLAIMS = (
             *("floaters", "depth_error"),
         ),
         key="view30_identity",
-        why="PTI is fitted to the very photo that it is asked for, an unbent adapter only chooses among the "
-        "person's looks: nearest to the photo PTI is nearer, and light, gaze and expression that it caught "
-        "show from other sides, too. What compares with it is the adapter bent likewise, below.",
+        why={
+            "pti": "PTI is fitted to the very photo that it is asked for, an unbent adapter only chooses "
+            "among the person's looks: nearest to the photo PTI is nearer, and light, gaze and expression "
+            "that it caught show from other sides, too. What compares with it is the adapter bent likewise, "
+            "below."
+        },
     ),
     Claim(
         "Bent around one photo, an adapter still knows the others",
@@ -84,8 +87,10 @@ CLAIMS = (
             *("floaters", "depth_error"),
         ),
         key="view30_identity",
-        why="Bending fits a single view; depth and floaters, which that view hardly shows, become a little "
-        "worse than without.",
+        why={
+            "lora": "Bending fits a single view; depth and floaters, which that view hardly shows, become a "
+            "little worse than without."
+        },
         ours="lora-pti",
     ),
     Claim(
@@ -98,9 +103,11 @@ CLAIMS = (
             *("views_psnr", "views_perceptual", "views_identity", "floaters", "depth_error"),
         ),
         key="view30_psnr",
-        why="Photos of a synthetic person contradict each other in nothing: the same head, true light, "
-        "hardly any error of the cameras. With many of them there is little to overfit: what all weights "
-        "gain in photos they keep in other views.",
+        why={
+            "full": "Photos of a synthetic person contradict each other in nothing: the same head, true "
+            "light. With many of them there is little to overfit: what all weights gain in photos they keep "
+            "in other views."
+        },
         by_photos=True,
     ),
     Claim(
@@ -110,7 +117,7 @@ CLAIMS = (
         ("prior-w", "prior-w+", "full"),
         ("samples_identity", "interpolation_least"),
         key="samples_identity",
-        why="All weights draw the person a little nearer everywhere (3.), so here, too.",
+        why={"full": "All weights draw the person a little nearer everywhere, so here, too."},
     ),
     Claim(
         "What is learned is the person",

@@ -6,8 +6,9 @@ from typing import Any
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_protocol import KEY, Protocol, Row, parse_protocol
+from my3dgen.evaluate.method_protocol import KEY, RANKED, Protocol, Row, parse_protocol
 from my3dgen.prior.store import Prior
+from my3dgen.rates import FACTORS
 
 SOURCE = ("commit", "device", "torch")
 
@@ -26,7 +27,8 @@ def known_rows(
 ) -> Known:
     """Those of `rows` that `results` (as `read_results` checked them) answer.
 
-    A method whose settings have changed since is left out, and so is a row that failed. Raises UserError for
+    A method whose settings have changed since is left out, adapters if the rates of their parts have, and so
+    is a row that failed. Raises UserError for
     results of another prior, seed, or protocol apart from its methods.
     """
     earlier = parse_protocol(results["protocol"])
@@ -43,6 +45,8 @@ def known_rows(
         )
     # of a row that borrows an adapter, too: its settings repeat those of the lender
     unchanged = set(earlier.rows(earlier.people))
+    if results.get("adapter_rates") != FACTORS:
+        unchanged = {row for row in unchanged if row.method not in RANKED}
     figures = {tuple(row[name] for name in KEY): row for row in results["rows"] if "error" not in row}
     kept = {row: figures[key_of(row)] for row in rows if row in unchanged and key_of(row) in figures}
     source = {name: results[name] for name in SOURCE} | {"rows": len(kept)}

@@ -166,7 +166,7 @@ def table(results: Mapping[str, Any]) -> str:
         rows.append((title_of(entry), str(entry["photos"]), str(entry["people"]), *figures))
     lines = aligned(rows)
     if results.get("left"):
-        lines.append(f"{results['left']} rows are not measured yet: the run that wrote this was stopped")
+        lines.append(f"{results['left']} rows are not measured yet: the run is at work, or was stopped")
     if results.get("failed"):
         first = next(row for row in results["rows"] if "error" in row)
         lines.append(
@@ -203,8 +203,8 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     without matplotlib."""
     import jinja2
 
-    rows = settled(results["rows"])
-    early = len(results["rows"]) - len(rows) + results.get("left", 0)
+    asked, rows = len(results["rows"]), settled(results["rows"])
+    early = sum("error" not in row for row in results["rows"] if row not in rows) + results.get("left", 0)
     results = {**results, "rows": rows, "summary": summarise(rows, results["seed"])}
     folder = docs / "pictures"
     plots, sheets = plot_all(results, folder), draw_sheets(results, work, folder)
@@ -219,7 +219,8 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     )
     text = environment.get_template("method_report.md.jinja").render(
         results=results,
-        whole=all(entry["people"] == results["people"] for entry in results["summary"]),
+        whole=not early and all(entry["people"] == results["people"] for entry in results["summary"]),
+        asked=asked,
         early=early,
         claims=claims,
         compared=compared,
