@@ -14,7 +14,7 @@ from my3dgen.invert import FEW, QUALITIES
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
 
-invert_module = importlib.import_module("my3dgen.invert")
+invert_module, place_module = map(importlib.import_module, ("my3dgen.invert", "my3dgen.place"))
 JUDGE = Judge(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)), lambda images, _: images.flatten(1)[:, :128])
 
 
@@ -89,7 +89,8 @@ def test_every_method_spends_the_same_steps_on_a_photo(
         few = [replace(stage, steps=1) for stage in stages]
         return real(generator, space, targets, photos, few, *others, together=together, **named)
 
-    monkeypatch.setattr(invert_module, "fit", fit)
+    for module in (invert_module, place_module):
+        monkeypatch.setattr(module, "fit", fit)
     album = select(photos, photos.names[:count])
     config = QUALITIES[quality]
     for method in (prior_alone(tiny_prior, config), personalised(tiny_prior, person, config)):
