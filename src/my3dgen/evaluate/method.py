@@ -111,7 +111,8 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
                     write()
                     written = time.monotonic()
         except BaseException:
-            write()
+            if len(made) > len(earlier.rows):  # else what an earlier run wrote stays
+                write()
             raise
         return write()
 
