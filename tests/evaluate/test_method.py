@@ -147,10 +147,21 @@ def test_a_run_that_is_stopped_leaves_its_finished_rows(asked, work, tmp_path, m
     assert left["rows"] == known["rows"][:ROWS] and left["left"] == ROWS
     assert written == [False, True]
     assert f"{ROWS} rows are not measured yet" in table(left) and "not measured yet" not in table(known)
-    monkeypatch.setattr(
-        method, "measure", lambda _, rows, __: (pair for pair in zip(rows, known["rows"][ROWS:], strict=True))
-    )
+
+    def measured_to_the_end(place, rows, plan):
+        yield from zip(rows, known["rows"][ROWS:], strict=True)
+
+    monkeypatch.setattr(method, "measure", measured_to_the_end)
     assert evaluate_methods(here, left)["rows"] == known["rows"]
+
+    def stopped_at_once(place, rows, plan):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(method, "measure", stopped_at_once)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_methods(here, some)
+    assert read_results(tmp_path / "results.json")["rows"] == known["rows"]
 
 
 def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
