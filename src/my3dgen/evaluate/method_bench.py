@@ -229,14 +229,18 @@ class Bench:
 
     def keep(self, person: int, name: str, images: Tensor) -> None:
         """Save pictures side by side for the report's sheets."""
-        save_image(
-            strip([to_image(image) for image in images]), self.folder(person) / "pictures" / f"{name}.jpg"
-        )
+        page = strip([to_image(image) for image in images])
+        save_image(page, pictures_of(self.out, person) / f"{name}.jpg")
 
 
 def folder_of(out: Path, person: int) -> Path:
     """Where a person's files are."""
     return out / "people" / str(person)
+
+
+def pictures_of(out: Path, person: int) -> Path:
+    """Where the pictures of a person's rows are."""
+    return folder_of(out, person) / "pictures"
 
 
 def stamp_of(out: Path, row: Row) -> Path:

@@ -1,6 +1,7 @@
 """The benchmark of methods for people: a table for a terminal, and a page with plots and pictures."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from PIL import Image
 from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError
-from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Comparison, compare
+from my3dgen.evaluate.method_bench import pictures_of
+from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, compare
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
@@ -52,6 +54,7 @@ ALIKE_UNBENT = (*ALIKE, "lora-pti")
 """The same of samples, and of ways between photos, which need no photo to bend around."""
 KEPT = ("lora", "lora-small", "lora-int8")
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
+VERDICTS = {"agrees": "in agreement", "does not agree": "not in agreement", "open": "open"}
 REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
 
 
@@ -224,7 +227,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         early=early,
         claims=claims,
         compared=compared,
-        plural={"agrees": "agree", "does not agree": "do not agree", "open": "are open"},
+        tally=tally,
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
         columns=[name for name in COLUMNS if any(name in e["figures"] for e in results["summary"])],
         headings=COLUMNS,
@@ -244,6 +247,15 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     with whole(docs / PAGE) as beside:
         beside.write_text(text.rstrip() + "\n", encoding="utf-8")
     return docs / PAGE
+
+
+def tally(claim: Claim, comparisons: Sequence[Comparison]) -> str:
+    """How many of a claim's comparisons agree, and what explains those that do not."""
+    counts = Counter(comparison.verdict for comparison in comparisons)
+    said = ", ".join(f"{words} {counts[verdict]}" for verdict, words in VERDICTS.items() if counts[verdict])
+    against = {comparison.other for comparison in comparisons if comparison.verdict == "does not agree"}
+    reasons = [reason for other, reason in claim.why.items() if other in against]
+    return " ".join([f"Of {len(comparisons)} compared: {said}.", *reasons])
 
 
 def compared(c: Comparison) -> str:
@@ -306,9 +318,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     """
     entries = leading(results["summary"])
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
-    people.sort(
-        key=lambda person: -len(list((work / "people" / str(person) / "pictures").glob("*.views.jpg")))
-    )
+    people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
     made: dict[str, Any] = {"views": [], "photos": None, "samples": None, "interpolation": None}
     for place, person in enumerate(people[:SHEETS]):
@@ -337,7 +347,7 @@ def methods_sheet(
     work: Path, person: int, name: str, entries: Sequence[Mapping[str, Any]], captions: Sequence[str] | None
 ) -> Image.Image | None:
     """A person's pictures of one kind by every method that has them; None if none has."""
-    folder = work / "people" / str(person) / "pictures"
+    folder = pictures_of(work, person)
     true = "photos" if name in ("samples", "interpolation") else name
     rows = {"photos" if true != name else "truth": folder / f"truth.{true}.jpg"}
     for entry in entries:
