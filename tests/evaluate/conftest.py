@@ -37,7 +37,12 @@ def toy_protocol() -> dict[str, Any]:
                 "pivoting": STEPS | {"rate": 0.05},
             },
             {"method": "lora-int8", "photos": [5], "ranks": [1], "training": STEPS},
-            {"method": "lora-small", "photos": [5], "ranks": [1], "training": STEPS | {"budget": 2000}},
+            {
+                "method": "lora-small",
+                "photos": [5],
+                "ranks": [1, 2],
+                "training": STEPS | {"alpha": 2, "budget": 2000},
+            },
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},
         ],
     }

@@ -88,6 +88,7 @@ def test_the_control_is_the_next_person(toy_protocol):
         ({"methods": [{"method": "full", "photos": [1], "training": {"budget": 9}}]}, "'full' has no budget"),
         ({"methods": [{"method": "pti", "photos": [1]}]}, "'pti: photos'"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"rate": 2}}]}, "rate' is not between"),
+        ({"methods": [{"method": "full", "photos": [1], "training": {"alpha": 0}}]}, "alpha' is not between"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"tempo": 2}}]}, "unknown entry 'tempo'"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"refine": -1}}]}, "refine' is not from"),
         ({"methods": [{"method": "pti", "photos": [0], "training": {"refine": 0.1}}]}, "no anchors to ref"),

@@ -8,7 +8,8 @@ A row is one person reproduced by one method from so many photos. Methods:
   anchors, which are the album's photos inverted in W or W+.
 - `lora-pti`: as `lora`, then the adapter tuned on each photo by itself.
 - `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
-- `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`).
+- `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
+  rank is that before the cut.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -60,6 +61,8 @@ class Training:
     """Weight of the perceptual distance."""
     refine: float = 0.0
     """Learning rate of the anchors' latents, which move with the adapter; 0 leaves them."""
+    alpha: float = 1.0
+    """The low-rank change of a layer is scaled by alpha / its rank."""
     budget: int | None = None
     """Numbers an adapter is cut to; of `lora-small` alone."""
 
@@ -325,6 +328,10 @@ def _settings(content: Any, kind: type, name: str) -> Any:
         if key == "rate":
             if type(value) not in (int, float) or not 0 < value <= 1:
                 raise ValueError(f"'{name}: rate' is not between 0 and 1")
+            checked[key] = float(value)
+        elif key == "alpha":
+            if type(value) not in (int, float) or not 0 < value <= MAX_RANK:
+                raise ValueError(f"'{name}: alpha' is not between 0 and {MAX_RANK}")
             checked[key] = float(value)
         elif key in ("perceptual", "refine"):
             if type(value) not in (int, float) or not 0 <= value <= 1:
