@@ -40,7 +40,7 @@ def toy_protocol() -> dict[str, Any]:
             {
                 "method": "lora-small",
                 "photos": [5],
-                "ranks": [1, 2],
+                "ranks": [2],
                 "training": STEPS | {"alpha": 2, "budget": 2000},
             },
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},

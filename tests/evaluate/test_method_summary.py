@@ -1,6 +1,7 @@
 import pytest
 
 from my3dgen.evaluate.method_claims import CLAIMS, compare
+from my3dgen.evaluate.method_report import kept_of_full
 from my3dgen.evaluate.method_summary import intervals, reference_of, settled, summarise
 
 
@@ -53,6 +54,8 @@ def test_the_reference_has_the_same_photos_if_it_can():
     assert reference_of(("pti", 0, 0, "w"), groups) == ("lora", 1, 50, "w")
     assert reference_of(("lora", 1, 5, "w"), groups) is None
     assert reference_of(("full", 0, 5, "w"), {}) is None
+    groups = dict.fromkeys([("full", 0, 5, "w"), ("full", 0, 50, "w")])
+    assert reference_of(("lora", 4, 5, "w"), groups, "full") == ("full", 0, 5, "w")
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,17 @@ def test_what_is_bent_around_a_photo_is_compared_with_what_else_is():
     assert set(found) == {"pti", "lora"} and found["lora"].theirs == pytest.approx(0.825)
     assert [found[other].difference for other in ("pti", "lora")] == pytest.approx([0.2, 0.1])
     assert {c.verdict for c in found.values()} == {"agrees"} and found["pti"].adapter == "lora-pti"
+
+
+def test_adapters_are_set_against_all_weights_on_the_same_photos():
+    costs = {"parameters": 100.0, "bytes": 60.0, "heldout_identity": 0.8, "view30_psnr": 20.0}
+    rows = [row(p, "full", **costs) for p in range(6)] + [
+        row(p, "full", anchors="w+", **costs) for p in range(6)
+    ]
+    ours = costs | {"parameters": 2.0, "bytes": 3.0, "heldout_identity": 0.76}
+    for p in range(6):
+        rows += [row(p, "lora", 1, **ours | {"view30_psnr": 19.5 + p % 2}), row(p, "lora", 1, 5, **ours)]
+    assert kept_of_full(summarise(rows)) == [
+        ["LoRA, rank 1", "50", "20", "95.0 %", "-", "+0.00 [-0.33, 0.33]", "-", "-"]
+    ]
+    assert kept_of_full(summarise([row(1, "lora", 1, **ours)])) == []

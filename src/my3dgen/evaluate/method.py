@@ -80,7 +80,7 @@ class Asked:
 
 
 def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Measure all rows not measured before; returns what OUT/results.json holds.
+    """Measure all rows not measured before; returns what OUT/results.json holds, and its summary.
 
     `known` are checked results of another run, whose rows are kept where they answer the same. The file is
     written while rows are made, too, so that a run that was stopped leaves those it finished. A row that
@@ -239,9 +239,11 @@ def assemble(
 
 
 def write_results(path: Path, report: Mapping[str, Any]) -> None:
-    """Results as a JSON file, a line for each row."""
+    """Results as a JSON file, a line for each row; the summary, which follows from the rows, is left out."""
     parts = []
     for name, value in report.items():
+        if name == "summary":
+            continue
         lines = [json.dumps(entry) for entry in value] if isinstance(value, list) else []
         parts.append(f'"{name}": ' + ("[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(value)))
     with whole(path) as beside:

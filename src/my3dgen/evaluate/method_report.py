@@ -30,8 +30,6 @@ WORDS = (
 )
 MAX_BYTES = 256 << 20
 CELL = 144
-SHEETS = 2
-"""People whose views are shown."""
 COLUMNS = {
     "heldout_psnr": "held-out PSNR, dB",
     "heldout_ssim": "SSIM",
@@ -53,6 +51,13 @@ ALIKE = ("lora-int8",)
 ALIKE_UNBENT = (*ALIKE, "lora-pti")
 """The same of samples, and of ways between photos, which need no photo to bend around."""
 KEPT = ("lora", "lora-small", "lora-int8")
+"""Methods that are set against all weights."""
+AGAINST_FULL = {
+    "heldout_psnr": "held-out PSNR, dB",
+    "view30_psnr": "PSNR 30° aside, dB",
+    "view30_perceptual": "perceptual distance 30° aside",
+    "view30_identity": "identity 30° aside",
+}
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
 VERDICTS = {"agrees": "in agreement", "does not agree": "not in agreement", "open": "open"}
 REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
@@ -234,6 +239,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         costs=COSTS,
         enough=ENOUGH,
         kept=kept_of_full(results["summary"]),
+        against_full=AGAINST_FULL,
         large=sizes_of("ffhq512-128"),
         titles=TITLES,
         plots=plots,
@@ -273,33 +279,28 @@ def compared(c: Comparison) -> str:
     return " | ".join(cells)
 
 
-def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What adapters learned from the most photos cost and keep, against all weights on the same anchors.
-
-    How many times `fewer` numbers and `smaller` files, the `share` of held-out identity in per cent, and
-    differences of held-out `psnr` in dB and of identity 30 degrees `aside`; means over people.
-    """
-    full = {(e["photos"], e["anchors"]): e["figures"] for e in summary if e["method"] == "full"}
-    most = max((photos for photos, _ in full), default=0)
+def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What adapters learned from the most photos cost and keep, against all weights on the same photos and
+    anchors, as cells of a table: how many times fewer numbers and smaller files, the share of held-out
+    identity, and paired differences of the figures in `AGAINST_FULL`."""
+    most = max((entry["photos"] for entry in summary if entry["method"] == "full"), default=0)
     made = []
     for entry in summary:
-        ours, theirs = entry["figures"], full.get((entry["photos"], entry["anchors"]))
-        if entry["method"] not in KEPT or entry["photos"] != most or theirs is None:
+        reference = ("full", 0, most, entry["anchors"])
+        if entry["method"] not in KEPT or tuple(entry["against_full"] or ()) != reference:
             continue
-        means = {name: (ours[name]["mean"], theirs[name]["mean"]) for name in ours if name in theirs}
-        identity, psnr, aside = (
-            means.get(n) for n in ("heldout_identity", "heldout_psnr", "view30_identity")
-        )
-        made.append(
-            {
-                "title": title_of(entry),
-                "fewer": means["parameters"][1] / means["parameters"][0],
-                "smaller": means["bytes"][1] / means["bytes"][0],
-                "share": identity and 100 * identity[0] / identity[1],
-                "psnr": psnr and psnr[0] - psnr[1],
-                "aside": aside and aside[0] - aside[1],
-            }
-        )
+        if entry["photos"] != most or "parameters" not in (apart := entry["differences_full"]):
+            continue
+        ours = {name: value["mean"] for name, value in entry["figures"].items()}
+        theirs = {name: ours[name] - apart[name]["mean"] for name in apart}
+        cells = [title_of(entry), *(f"{theirs[name] / ours[name]:.0f}" for name in ("parameters", "bytes"))]
+        identity = "heldout_identity"
+        cells.append(f"{100 * ours[identity] / theirs[identity]:.1f} %" if identity in theirs else "-")
+        for name in AGAINST_FULL:
+            value = apart.get(name)
+            mean = value and signed(name, value["mean"]) + interval(name, value["low"], value["high"])
+            cells.append(mean or "-")
+        made.append(cells)
     return made
 
 
@@ -310,50 +311,69 @@ def sizes_of(preset: str) -> dict[str, Any]:
     return {"name": preset, "weights": tuned_numbers(generator), "adapter": adapter}
 
 
-def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, Any]:
-    """Sheets like the paper's figures, a row a method and the truth on top: `views` of the first people, and
-    `photos`, `samples` and `interpolation` of the first; names of files, None where there are no pictures.
+def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, str | None]:
+    """Sheets like the paper's figures, of one person, a row a method and the truth on top: `views`, `photos`,
+    `samples` and `interpolation`; and `fewer`, the views by all weights and LoRA that had fewer photos, too.
+    Names of files, None where there are no pictures.
 
-    Those come first of whom most pictures are there: rows of another run have none.
+    The person is who has most pictures there: rows of another run have none.
     """
-    entries = leading(results["summary"])
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
-    people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
+    if not people:
+        return dict.fromkeys(("views", "photos", "samples", "interpolation", "fewer"))
+    person = max(people, key=lambda person: len(list(pictures_of(work, person).glob("*.views.jpg"))))
+    methods = {title_of(entry): entry for entry in leading(results["summary"])}
+    unlike, unbent = without(ALIKE, methods), without(ALIKE_UNBENT, methods)
+    kinds = {
+        "views": ("views", unlike),
+        "photos": ("photos", unlike),
+        "samples": ("samples", unbent),
+        "interpolation": ("interpolation", unbent),
+        "fewer": ("views", of_both(results["summary"])),
+    }
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
-    made: dict[str, Any] = {"views": [], "photos": None, "samples": None, "interpolation": None}
-    for place, person in enumerate(people[:SHEETS]):
-        page = methods_sheet(work, person, "views", without(ALIKE, entries), yaws)
-        if page is not None:
-            made["views"].append(keep_sheet(page, folder / f"method_views{place + 1}.jpg"))
-    for name in ("photos", "samples", "interpolation") if people else ():
-        left_out = ALIKE if name == "photos" else ALIKE_UNBENT
-        page = methods_sheet(work, people[0], name, without(left_out, entries), None)
-        if page is not None:
-            made[name] = keep_sheet(page, folder / f"method_{name}.jpg")
+    made: dict[str, str | None] = {}
+    for name, (kind, entries) in kinds.items():
+        page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
+        # half the bytes of other pictures, for pages are part of every clone
+        path = folder / f"method_{name}.jpg"
+        made[name] = None if page is None else save_image(page, path, quality=85).name
     return made
 
 
-def without(methods: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+Titled = Mapping[str, Mapping[str, Any]]
+"""Entries of a summary by their titles."""
+
+
+def of_both(summary: Sequence[Mapping[str, Any]]) -> Titled:
+    """All weights and LoRA of rank 1 at the fewest, the most, and a middling number of photos that both
+    have."""
+    entries = {(e["photos"], e["method"]): e for e in summary if e["rank"] <= 1 and e["anchors"] == "w"}
+    counts = sorted({n for n, _ in entries if (n, "full") in entries and (n, "lora") in entries})
+    some = sorted({counts[0], counts[len(counts) // 2], counts[-1]}) if counts else []
+    return {
+        f"{TITLES[method]}, {count} photo{'s'[: count > 1]}": entries[count, method]
+        for count in some
+        for method in ("full", "lora")
+    }
+
+
+def without(methods: Sequence[str], entries: Titled) -> Titled:
     """The entries of all other methods."""
-    return [entry for entry in entries if entry["method"] not in methods]
-
-
-def keep_sheet(page: Image.Image, path: Path) -> str:
-    """Save a sheet in half the bytes of other pictures, for pages are part of every clone; its name."""
-    return save_image(page, path, quality=85).name
+    return {title: entry for title, entry in entries.items() if entry["method"] not in methods}
 
 
 def methods_sheet(
-    work: Path, person: int, name: str, entries: Sequence[Mapping[str, Any]], captions: Sequence[str] | None
+    work: Path, person: int, name: str, entries: Titled, captions: Sequence[str] | None
 ) -> Image.Image | None:
-    """A person's pictures of one kind by every method that has them; None if none has."""
+    """A person's pictures of one kind by every entry that has them; None if none has."""
     folder = pictures_of(work, person)
     true = "photos" if name in ("samples", "interpolation") else name
     rows = {"photos" if true != name else "truth": folder / f"truth.{true}.jpg"}
-    for entry in entries:
+    for title, entry in entries.items():
         rank = f"-r{entry['rank']}" if entry["rank"] else ""
         row = f"{entry['method']}{rank}-{entry['photos']}-{entry['anchors']}"
-        rows[title_of(entry)] = folder / f"{row}.{name}.jpg"
+        rows[title] = folder / f"{row}.{name}.jpg"
     strips = {title: squares(path) for title, path in rows.items() if path.is_file()}
     if not set(strips) - {"truth", "photos"}:
         return None

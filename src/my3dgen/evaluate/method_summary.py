@@ -1,4 +1,4 @@
-"""Rows of the benchmark to means with their uncertainty, and to differences from LoRA of rank 1.
+"""Rows of the benchmark to means with their uncertainty, and to differences from methods of reference.
 
 Uncertainty is that of the choice of people: 95 % of the means of people drawn again with replacement
 (bootstrap). Differences are paired: each person's row minus that person's reference row.
@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from my3dgen.evaluate.method_protocol import RANKED
 
 DRAWS = 2000
 DIGITS = 6
@@ -34,8 +36,8 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-REFERENCES = {"lora": "", "lora-pti": "_pti"}
-"""Methods that others are compared with, and what tells the figures apart."""
+REFERENCES = {"lora": "", "lora-pti": "_pti", "full": "_full"}
+"""Methods that others are compared with, adapters at rank 1, and what tells the figures apart."""
 
 
 def lower_is_better(figure: str) -> bool:
@@ -49,7 +51,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str
     `figures` holds `mean`, `low`, `high` and `people` of each figure; `against` is the group compared with,
     lora of rank 1 with the same photos and anchors if there is one, else with the most photos; `differences`
     has the same values of the paired differences (None for the reference itself, or without one).
-    `against_pti` and `differences_pti` are the same against lora-pti.
+    `against_pti` and `differences_pti` are the same against lora-pti, those with `_full` against full.
     """
     groups: dict[Group, dict[int, dict[str, float]]] = {}
     for row in rows:
@@ -79,11 +81,12 @@ def settled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def reference_of(group: Group, groups: Mapping[Group, Any], method: str = "lora") -> Group | None:
-    """Which group of a method's rank 1 a group is compared with."""
-    same = (method, 1, group[2], group[3])
+    """Which group of a method, at rank 1 if it has ranks, a group is compared with."""
+    rank = int(method in RANKED)
+    same = (method, rank, group[2], group[3])
     if same in groups and same != group:
         return same
-    others = [other for other in groups if other[:2] == (method, 1) and other != group]
+    others = [other for other in groups if other[:2] == (method, rank) and other != group]
     return max(others, key=lambda other: (other[2], other[3] == "w"), default=None) if same != group else None
 
 
