@@ -1,7 +1,7 @@
 import pytest
 
 from my3dgen.evaluate.method_claims import CLAIMS, compare
-from my3dgen.evaluate.method_report import kept_of_full
+from my3dgen.evaluate.method_report import compared, few_and_many, kept_of_full
 from my3dgen.evaluate.method_summary import intervals, reference_of, settled, summarise
 
 
@@ -52,10 +52,13 @@ def test_the_reference_has_the_same_photos_if_it_can():
     assert reference_of(("full", 0, 5, "w"), groups) == ("lora", 1, 5, "w")
     assert reference_of(("full", 0, 50, "w+"), groups) == ("lora", 1, 50, "w+")
     assert reference_of(("pti", 0, 0, "w"), groups) == ("lora", 1, 50, "w")
-    assert reference_of(("lora", 1, 5, "w"), groups) is None
+    assert reference_of(("lora", 1, 5, "w"), groups) == ("lora", 1, 50, "w")
+    assert reference_of(("lora", 1, 50, "w"), groups) is reference_of(("lora", 1, 50, "w+"), groups) is None
     assert reference_of(("full", 0, 5, "w"), {}) is None
     groups = dict.fromkeys([("full", 0, 5, "w"), ("full", 0, 50, "w")])
     assert reference_of(("lora", 4, 5, "w"), groups, "full") == ("full", 0, 5, "w")
+    groups = dict.fromkeys([("lora", 1, 50, "w"), ("lora", 1, 50, "w+")])
+    assert reference_of(("prior-w+", 0, 50, "w+"), groups) == ("lora", 1, 50, "w")
 
 
 @pytest.mark.parametrize(
@@ -85,8 +88,8 @@ def test_a_claim_about_photos_is_compared_at_each_number_of_them():
         for method, rank in (("lora", 1), ("full", 0))
         for photos in (1, 50)
     ]
-    claim = next(claim for claim in CLAIMS if claim.by_photos)
-    assert sorted(c.photos for c in compare(summarise(rows), claim)) == [1, 50]
+    claim = next(claim for claim in CLAIMS if claim.compares == "same photos")
+    assert sorted(c.photos for c in compare(summarise(rows), claim)) == [(1, 1), (50, 50)]
 
 
 def test_what_is_bent_around_a_photo_is_compared_with_what_else_is():
@@ -105,13 +108,51 @@ def test_what_is_bent_around_a_photo_is_compared_with_what_else_is():
 
 def test_adapters_are_set_against_all_weights_on_the_same_photos():
     costs = {"parameters": 100.0, "bytes": 60.0, "heldout_identity": 0.8, "view30_psnr": 20.0}
-    rows = [row(p, "full", **costs) for p in range(6)] + [
-        row(p, "full", anchors="w+", **costs) for p in range(6)
-    ]
     ours = costs | {"parameters": 2.0, "bytes": 3.0, "heldout_identity": 0.76}
-    for p in range(6):
-        rows += [row(p, "lora", 1, **ours | {"view30_psnr": 19.5 + p % 2}), row(p, "lora", 1, 5, **ours)]
-    assert kept_of_full(summarise(rows)) == [
-        ["LoRA, rank 1", "50", "20", "95.0 %", "-", "+0.00 [-0.33, 0.33]", "-", "-"]
-    ]
+    rows = [row(p, "full", anchors=space, **costs) for p in range(6) for space in ("w", "w+")]
+    rows += [row(p, "lora", 1, **ours | {"view30_psnr": 19.5 + p % 2}) for p in range(6)]
+    # other photos, and somebody whom all weights have not learned
+    rows += [row(1, "lora", 1, 5, **ours), row(7, "prior-w", **ours | {"parameters": 0.0})]
+    rows += [row(p, "prior-w", **ours | {"parameters": 0.0}) for p in range(2)]
+    lora, prior = kept_of_full(summarise(rows))
+    lost = "-0.040 [-0.040, -0.040]"
+    assert lora == ["LoRA, rank 1", "50", "20", "95.0 %", lost, "-", "+0.00 [-0.33, 0.33]", "-", "-"]
+    assert prior[:4] == ["prior, W", "-", "20", "95.0 %"]
     assert kept_of_full(summarise([row(1, "lora", 1, **ours)])) == []
+
+
+def test_few_photos_stand_beside_many():
+    rows = [
+        row(1, method, rank, photos) for method, rank in (("full", 0), ("lora", 1)) for photos in (1, 5, 50)
+    ]
+    shown = few_and_many(summarise([*rows, row(1, "lora", 1, 20), row(1, "full", 0, 1, "w+")]))
+    assert list(shown) == [
+        *("all weights, 1 photo", "LoRA, 1 photo"),
+        *("all weights, 5 photos", "LoRA, 5 photos"),
+        *("all weights, 50 photos", "LoRA, 50 photos"),
+    ]
+    assert few_and_many(summarise(rows[:4])) == {} == few_and_many([])
+
+
+def test_a_comparison_tells_its_anchors():
+    rows = [
+        row(p, m, m == "lora", 50, a, heldout_identity=0.5)
+        for p in range(6)
+        for m in ("lora", "full")
+        for a in ("w", "w+")
+    ]
+    (claim,) = [claim for claim in CLAIMS if claim.compares == "same photos"]
+    own, other = compare(summarise(rows), claim)
+    assert own.anchors == ("w", "w") and other.anchors == ("w+", "w+")
+    assert compared(other).startswith("LoRA, W+ anchors | all weights, W+ anchors | 50")
+
+
+def test_fewer_photos_are_set_against_the_most():
+    rows = [
+        row(p, "lora", 1, n, views_identity=0.7 + n / 1000 + p / 100) for p in range(6) for n in (1, 20, 50)
+    ]
+    (claim,) = [claim for claim in CLAIMS if claim.compares == "fewer photos"]
+    one, some = compare(summarise(rows), claim)
+    assert one.photos == (50, 1) and some.photos == (50, 20)
+    assert one.difference == pytest.approx(0.049) and one.verdict == "agrees"
+    assert compared(one).startswith("LoRA | LoRA | 50 and 1 | identity of unseen views")

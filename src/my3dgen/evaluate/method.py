@@ -114,7 +114,8 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
             if len(made) > len(earlier.rows):  # else what an earlier run wrote stays
                 write()
             raise
-        return write()
+        report = write()
+        return report | {"summary": summarise(report["rows"], asked.seed)}
 
 
 def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | None) -> list[dict[str, Any]]:
@@ -215,7 +216,10 @@ def assemble(
     made: Mapping[Row, Result],
     earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The results as JSON values, rows in the order of the protocol; `earlier` tells whence the known are."""
+    """The results as JSON values, rows in the order of the protocol; `earlier` tells whence the known are.
+
+    The summary, which follows from the rows, is not among them.
+    """
     results = [made[row] for row in rows if row in made]
     return {
         "my3dgen": __version__,
@@ -234,16 +238,13 @@ def assemble(
         "rows": results,
         "left": len(rows) - len(results),
         "failed": sum("error" in row for row in results),
-        "summary": summarise(results, asked.seed),
     }
 
 
 def write_results(path: Path, report: Mapping[str, Any]) -> None:
-    """Results as a JSON file, a line for each row; the summary, which follows from the rows, is left out."""
+    """Results as a JSON file, a line for each row."""
     parts = []
     for name, value in report.items():
-        if name == "summary":
-            continue
         lines = [json.dumps(entry) for entry in value] if isinstance(value, list) else []
         parts.append(f'"{name}": ' + ("[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(value)))
     with whole(path) as beside:

@@ -102,8 +102,8 @@ class Bench:
         )
         return album, read_anchors(path, album.names)
 
-    def model(self, row: Row, case: Case, stages: Stages) -> tuple[Path, float]:
-        """A row's person file, learned if it is not there, and the seconds that took."""
+    def model(self, row: Row, case: Case, stages: Stages) -> tuple[Path, dict[str, float]]:
+        """A row's person file, learned if it is not there, and what that took."""
         path = self.folder(row.person) / f"{row.name}.safetensors"
         album, anchors = self.anchors(row, case, stages)
         made = stages.run(
@@ -112,7 +112,7 @@ class Bench:
             lambda: learn_adapter(self.prior, row, album, anchors, self.seed, path),
             (anchors_name(row),),
         )
-        return path, made["seconds"]
+        return path, made
 
     def prepare_anchors(self, row: Row) -> None:
         """Find what `row` needs to begin."""
@@ -136,17 +136,18 @@ class Bench:
             self.seed,
             FACTORS if row.pivoting else None,
         ]
-        album, anchors, path, seconds = None, None, None, 0.0
+        album, anchors, path = None, None, None
+        took = {"seconds": 0.0, "peak_memory_mb": 0.0}
         if row.photos:
             album, anchors = self.anchors(row, case, stages)
             needs.append(anchors_name(row))
         if row.method in LEARNED:
-            path, seconds = self.model(row, case, stages)
+            path, took = self.model(row, case, stages)
             needs.append(model_name(row))
         if row.method in BORROWING:
             other = lender(row, asked)
             others = self.stages(other.person)
-            path, seconds = self.model(other, self.person(other.person, others), others)
+            path, took = self.model(other, self.person(other.person, others), others)
             question.append(others.stamps[model_name(other)]["asked"])
 
         def work() -> dict[str, Any]:
@@ -157,7 +158,7 @@ class Bench:
                 if row.method == "lora-int8":
                     file = in_int8(path, self.folder(row.person) / f"{row.name}.safetensors")
                 own = anchors if row.method == "control" else None
-                learned = with_adapter(self.prior, asked, row, file, own, seconds, self.seed)
+                learned = with_adapter(self.prior, asked, row, file, own, took["seconds"], self.seed)
             else:
                 photos = case.test if album is None else album
                 learned = learn(self.prior, asked, row, photos, anchors, self.seed)
@@ -168,7 +169,7 @@ class Bench:
                 "parameters": learned.parameters,
                 "bytes": learned.bytes,
                 "seconds": round(learned.seconds + inverting, 1),
-                "peak_memory_mb": round(peak_memory_mb(device)),
+                "peak_memory_mb": round(max(took["peak_memory_mb"], peak_memory_mb(device))),
             }
 
         return row.key() | stages.run(row.name, question, work, tuple(needs))

@@ -36,12 +36,14 @@ class Learned:
 def learn_adapter(
     prior: Prior, row: Row, album: Album, anchors: Anchors, seed: int, path: Path
 ) -> dict[str, float]:
-    """A person file at `path`; returns the seconds it took."""
+    """A person file at `path`; returns the seconds it took, and the most memory."""
     started = time.perf_counter()
     assert row.training is not None
+    device = prior.generator.w_avg.device
+    forget_peak_memory(device)
     config = row.training.personalization(row.rank, seed)
     personalize(prior, album, anchors, config).save(path)
-    return {"seconds": time.perf_counter() - started}
+    return {"seconds": time.perf_counter() - started, "peak_memory_mb": peak_memory_mb(device)}
 
 
 def in_int8(path: Path, smaller: Path) -> Path:

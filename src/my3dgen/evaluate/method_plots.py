@@ -42,6 +42,7 @@ TITLES = {
     "control": "another's LoRA",
 }
 SHADES = 256
+"""Colours kept in a plot's file; lines and letters need no more."""
 OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")
 OVER_RANK = ("heldout_psnr", "heldout_identity", "views_psnr", "views_identity")
 Entry = Mapping[str, Any]
@@ -56,8 +57,12 @@ def check_plots() -> None:
 def title_of(entry: Entry) -> str:
     """A method in words, with its rank and, if they are not in W, its anchors."""
     rank = f", rank {entry['rank']}" if entry["rank"] else ""
-    plus = ", W+ anchors" if entry["anchors"] == "w+" and not entry["method"].startswith("prior") else ""
-    return TITLES[entry["method"]] + rank + plus
+    return TITLES[entry["method"]] + rank + anchors_of(entry["method"], entry["anchors"])
+
+
+def anchors_of(method: str, anchors: str) -> str:
+    """What tells a method's anchors, if it has some and they are not in W."""
+    return ", W+ anchors" if anchors == "w+" and not method.startswith("prior-") else ""
 
 
 def leading(summary: Sequence[Entry]) -> list[Entry]:
@@ -96,7 +101,7 @@ def plot_all(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """As PNG in few colours, which take a third of the bytes; plots have no more."""
+    """As PNG in few colours, which take a third of the bytes."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=150, format="png")
     with Image.open(drawn) as picture:
@@ -196,7 +201,7 @@ def _lines(series: Series, names: Sequence[str], over: str, label: str) -> Figur
                 color=COLOURS[method],
                 capsize=2,
                 markersize=3.5,
-                label=TITLES[method] + (", W+ anchors" if anchors == "w+" else ""),
+                label=TITLES[method] + anchors_of(method, anchors),
             )
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])

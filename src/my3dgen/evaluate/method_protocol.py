@@ -308,6 +308,8 @@ def _entry(content: Any, learned: int) -> Entry:
             raise ValueError(f"'{method}: pivoting' has no budget")
     elif "pivoting" in values:
         raise ValueError(f"'{method}' has no pivoting")
+    if any(one.alpha != 1 for one in (pivoting, None if method in RANKED else training) if one is not None):
+        raise ValueError(f"'{method}' has no new factors there that 'alpha' would scale; leave it out")
     if any(one is not None and one.refine for one in (pivoting, training if method == "pti" else None)):
         raise ValueError(f"'{method}' has no anchors to refine around a photo; leave out 'refine'")
     return Entry(
@@ -331,7 +333,7 @@ def _settings(content: Any, kind: type, name: str) -> Any:
             checked[key] = float(value)
         elif key == "alpha":
             if type(value) not in (int, float) or not 0 < value <= MAX_RANK:
-                raise ValueError(f"'{name}: alpha' is not between 0 and {MAX_RANK}")
+                raise ValueError(f"'{name}: alpha' is not above 0 and at most {MAX_RANK}")
             checked[key] = float(value)
         elif key in ("perceptual", "refine"):
             if type(value) not in (int, float) or not 0 <= value <= 1:

@@ -15,7 +15,7 @@ from my3dgen.evaluate.method_bench import pictures_of
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, compare
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
-from my3dgen.evaluate.method_plots import TITLES, leading, plot_all, title_of
+from my3dgen.evaluate.method_plots import TITLES, anchors_of, leading, plot_all, title_of
 from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
@@ -50,9 +50,10 @@ ALIKE = ("lora-int8",)
 """Methods that sheets leave out, for their pictures look like those of LoRA."""
 ALIKE_UNBENT = (*ALIKE, "lora-pti")
 """The same of samples, and of ways between photos, which need no photo to bend around."""
-KEPT = ("lora", "lora-small", "lora-int8")
-"""Methods that are set against all weights."""
+KEPT = ("prior-w", "lora", "lora-small", "lora-int8", "control")
+"""Methods that are set against all weights; the prior and another's adapter show what is worth how much."""
 AGAINST_FULL = {
+    "heldout_identity": "held-out identity",
     "heldout_psnr": "held-out PSNR, dB",
     "view30_psnr": "PSNR 30° aside, dB",
     "view30_perceptual": "perceptual distance 30° aside",
@@ -141,7 +142,7 @@ def number(figure: str, value: float) -> str:
     if figure in COSTS:
         return f"{value:,.0f}"
     if figure in ("floaters", "depth_error"):
-        return f"{value:.4f}"
+        return f"{value:.5f}"
     return f"{value:.2f}" if "psnr" in figure else f"{value:.3f}"
 
 
@@ -241,14 +242,10 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         kept=kept_of_full(results["summary"]),
         against_full=AGAINST_FULL,
         large=sizes_of("ffhq512-128"),
-        titles=TITLES,
         plots=plots,
         sheets=sheets,
         title_of=title_of,
         cell=cell,
-        number=number,
-        signed=signed,
-        interval=interval,
     )
     with whole(docs / PAGE) as beside:
         beside.write_text(text.rstrip() + "\n", encoding="utf-8")
@@ -266,10 +263,10 @@ def tally(claim: Claim, comparisons: Sequence[Comparison]) -> str:
 
 def compared(c: Comparison) -> str:
     """A comparison as cells of a table."""
+    counts = " and ".join(map(str, dict.fromkeys(c.photos)))
     cells = (
-        TITLES[c.adapter],
-        TITLES[c.other],
-        str(c.photos or "the one"),
+        *(TITLES[m] + anchors_of(m, a) for m, a in zip((c.adapter, c.other), c.anchors, strict=True)),
+        counts if all(c.photos) else "the one",
         c.name,
         number(c.figure, c.ours),
         number(c.figure, c.theirs),
@@ -282,20 +279,24 @@ def compared(c: Comparison) -> str:
 def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What adapters learned from the most photos cost and keep, against all weights on the same photos and
     anchors, as cells of a table: how many times fewer numbers and smaller files, the share of held-out
-    identity, and paired differences of the figures in `AGAINST_FULL`."""
+    identity, and differences of the figures in `AGAINST_FULL`; all of people who have both."""
     most = max((entry["photos"] for entry in summary if entry["method"] == "full"), default=0)
+    full = {e["anchors"]: e["figures"] for e in summary if e["method"] == "full" and e["photos"] == most}
     made = []
     for entry in summary:
-        reference = ("full", 0, most, entry["anchors"])
-        if entry["method"] not in KEPT or tuple(entry["against_full"] or ()) != reference:
+        if entry["method"] not in KEPT or entry["photos"] != most or entry["anchors"] not in full:
             continue
-        if entry["photos"] != most or "parameters" not in (apart := entry["differences_full"]):
+        theirs, apart = full[entry["anchors"]], entry["differences_full"]
+        if not apart:  # nobody has both
             continue
-        ours = {name: value["mean"] for name, value in entry["figures"].items()}
-        theirs = {name: ours[name] - apart[name]["mean"] for name in apart}
-        cells = [title_of(entry), *(f"{theirs[name] / ours[name]:.0f}" for name in ("parameters", "bytes"))]
-        identity = "heldout_identity"
-        cells.append(f"{100 * ours[identity] / theirs[identity]:.1f} %" if identity in theirs else "-")
+        cells = [title_of(entry)]
+        for name in ("parameters", "bytes"):
+            ours = entry["figures"][name]["mean"]
+            cells.append(f"{theirs[name]['mean'] / ours:.0f}" if ours else "-")
+        lost = apart.get("heldout_identity")
+        cells.append(
+            f"{100 + 100 * lost['mean'] / theirs['heldout_identity']['mean']:.1f} %" if lost else "-"
+        )
         for name in AGAINST_FULL:
             value = apart.get(name)
             mean = value and signed(name, value["mean"]) + interval(name, value["low"], value["high"])
@@ -319,9 +320,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     The person is who has most pictures there: rows of another run have none.
     """
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
-    if not people:
-        return dict.fromkeys(("views", "photos", "samples", "interpolation", "fewer"))
-    person = max(people, key=lambda person: len(list(pictures_of(work, person).glob("*.views.jpg"))))
+    people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
     methods = {title_of(entry): entry for entry in leading(results["summary"])}
     unlike, unbent = without(ALIKE, methods), without(ALIKE_UNBENT, methods)
     kinds = {
@@ -329,15 +328,16 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
         "photos": ("photos", unlike),
         "samples": ("samples", unbent),
         "interpolation": ("interpolation", unbent),
-        "fewer": ("views", of_both(results["summary"])),
+        "fewer": ("views", few_and_many(results["summary"])),
     }
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
-    made: dict[str, str | None] = {}
-    for name, (kind, entries) in kinds.items():
-        page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
-        # half the bytes of other pictures, for pages are part of every clone
-        path = folder / f"method_{name}.jpg"
-        made[name] = None if page is None else save_image(page, path, quality=85).name
+    made: dict[str, str | None] = dict.fromkeys(kinds)
+    for person in people[:1]:
+        for name, (kind, entries) in kinds.items():
+            page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
+            if page is not None:
+                # half the bytes of other pictures, for pages are part of every clone
+                made[name] = save_image(page, folder / f"method_{name}.jpg", quality=85).name
     return made
 
 
@@ -345,15 +345,16 @@ Titled = Mapping[str, Mapping[str, Any]]
 """Entries of a summary by their titles."""
 
 
-def of_both(summary: Sequence[Mapping[str, Any]]) -> Titled:
-    """All weights and LoRA of rank 1 at the fewest, the most, and a middling number of photos that both
-    have."""
+def few_and_many(summary: Sequence[Mapping[str, Any]]) -> Titled:
+    """All weights and LoRA of rank 1 at the fewest, a middling and the most number of photos that both have;
+    none if there is but one number."""
     entries = {(e["photos"], e["method"]): e for e in summary if e["rank"] <= 1 and e["anchors"] == "w"}
     counts = sorted({n for n, _ in entries if (n, "full") in entries and (n, "lora") in entries})
-    some = sorted({counts[0], counts[len(counts) // 2], counts[-1]}) if counts else []
+    if len(counts) < 2:
+        return {}
     return {
-        f"{TITLES[method]}, {count} photo{'s'[: count > 1]}": entries[count, method]
-        for count in some
+        f"{TITLES[method]}, {count} photo{'' if count == 1 else 's'}": entries[count, method]
+        for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]})
         for method in ("full", "lora")
     }
 

@@ -81,13 +81,19 @@ def settled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def reference_of(group: Group, groups: Mapping[Group, Any], method: str = "lora") -> Group | None:
-    """Which group of a method, at rank 1 if it has ranks, a group is compared with."""
+    """Which group of a method, at rank 1 if it has ranks, a group is compared with.
+
+    A prior has no anchors to learn from, so whatever it searches is compared with anchors in W. The reference
+    itself, learned from fewer photos, is compared with that of the most.
+    """
     rank = int(method in RANKED)
-    same = (method, rank, group[2], group[3])
+    same = (method, rank, group[2], "w" if group[0].startswith("prior-") else group[3])
     if same in groups and same != group:
         return same
     others = [other for other in groups if other[:2] == (method, rank) and other != group]
-    return max(others, key=lambda other: (other[2], other[3] == "w"), default=None) if same != group else None
+    if same == group:
+        others = [other for other in others if other[2] > group[2] and other[3] == group[3]]
+    return max(others, key=lambda other: (other[2], other[3] == "w"), default=None)
 
 
 def paired(
