@@ -277,10 +277,7 @@ def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
         assert word in text
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     linked = {part.split(")")[0] for part in text.split("](pictures/")[1:]}
-    assert (
-        linked == names
-        and {"method_yaw.png", "method_views.jpg", "method_fewer.jpg", "method_samples.jpg"} <= names
-    )
+    assert linked == names and {"method_yaw.png", "method_views.jpg", "method_samples.jpg"} <= names
     assert "\n\n\n\n" not in text and "None" not in text and "nan" not in text
     # without the pictures of rows the figures alone are told
     assert draw_sheets(results, tmp_path / "nowhere", tmp_path / "none")["views"] is None
