@@ -14,7 +14,7 @@ from my3dgen.evaluate.method_claims import CLAIMS
 from my3dgen.evaluate.method_known import known_rows
 from my3dgen.evaluate.method_people import read_case
 from my3dgen.evaluate.method_protocol import parse_protocol
-from my3dgen.evaluate.method_report import draw_sheets, read_results, squares, table, write_docs
+from my3dgen.evaluate.method_report import draw_sheets, is_row, read_results, squares, table, write_docs
 from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
@@ -296,10 +296,15 @@ def test_the_page_says_what_is_not_in_it(work, tmp_path):
         if row["method"] != "prior-w"
     ]
     few = [row for row in results["rows"] if row["method"] == "prior-w" and row["person"] == first]
+    rows = [row | {"peak_memory_mb": None} if row["method"] == "lora" else row for row in rows]
+    assert all(map(is_row, rows)) and not is_row(results["rows"][0] | {"bytes": None})
     some = results | {"rows": rows + few, "left": 1, "failed": 2}
     page = write_docs(some, work / "out", tmp_path).read_text()
     assert f"2 of {2 * ROWS - 1} rows failed" in page and "1 rows of the protocol are not here" in page
     assert "not yet all by each" in page and "prior, PTI" not in page
+    assert [
+        line for line in page.splitlines() if line.startswith("| LoRA, rank 1 |") and line.endswith("| - |")
+    ]
     # reasons are given where there is something to explain
     full = CLAIMS[2].why["full"]
     same = dict.fromkeys(CLAIMS[2].figures, 0.5)

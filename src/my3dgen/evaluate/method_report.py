@@ -134,7 +134,8 @@ def is_row(row: Any) -> bool:
     figures = [value for name, value in row.items() if name not in ("method", "anchors", "by_yaw")]
     figures += [value for scores in by_yaw.values() for value in scores.values()]
     known = all(value is None or type(value) in (int, float) for value in figures)
-    return known and all(type(row.get(name)) in (int, float) for name in COSTS)
+    # the memory of a row may not be known
+    return known and all(type(row.get(name)) in (int, float) for name in COSTS if name != "peak_memory_mb")
 
 
 def number(figure: str, value: float) -> str:
@@ -279,7 +280,7 @@ def compared(c: Comparison) -> str:
 def kept_of_full(summary: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What adapters learned from the most photos cost and keep, against all weights on the same photos and
     anchors, as cells of a table: how many times fewer numbers and smaller files, the share of held-out
-    identity, and differences of the figures in `AGAINST_FULL`; all of people who have both."""
+    identity, and differences of the figures in `AGAINST_FULL` in people who have both."""
     most = max((entry["photos"] for entry in summary if entry["method"] == "full"), default=0)
     full = {e["anchors"]: e["figures"] for e in summary if e["method"] == "full" and e["photos"] == most}
     made = []
