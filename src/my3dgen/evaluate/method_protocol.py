@@ -10,6 +10,7 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
 - `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
   rank is that before the cut.
+- `lora-placed`: as `lora`, but with `ranks` of their own for groups of layers.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -28,13 +29,14 @@ from my3dgen.evaluate.prior_people import MOST_SEEDS, RESERVED, SPAN
 from my3dgen.invert import InvertConfig
 from my3dgen.person import MAX_RANK
 from my3dgen.personalize import PersonalizeConfig
+from my3dgen.ranks import parse_ranks
 from my3dgen.synthetic.album import HELD_OUT_EVERY
 from my3dgen.synthetic.factors import HELD_OUT_SEEDS
 from my3dgen.tune import TuneConfig
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
-LEARNED = ("lora", "lora-small")
+LEARNED = ("lora", "lora-small", "lora-placed")
 """Methods that learn an adapter of their own."""
 BORROWING = ("lora-pti", "lora-int8", "control")
 """Methods that begin with the adapter of a `lora` row, which is learned only once."""
@@ -43,6 +45,8 @@ KEY = ("person", "method", "rank", "photos", "anchors")
 """What tells the rows of a protocol apart."""
 METHODS = ("prior-w", "prior-w+", "pti", "full", *RANKED)
 SPACES = ("w", "w+")
+RESOLUTIONS = tuple(2**k for k in range(2, 11))
+"""Of the blocks that ranks may be given for, whatever the prior."""
 OWN_SEEDS = HELD_OUT_SEEDS[RESERVED + MOST_SEEDS * SPAN :]
 """Held-out seeds that no evaluation of a prior can ask for."""
 
@@ -65,6 +69,8 @@ class Training:
     """The low-rank change of a layer is scaled by alpha / its rank."""
     budget: int | None = None
     """Numbers an adapter is cut to; of `lora-small` alone."""
+    ranks: str = ""
+    """Ranks of groups of layers that differ from the row's, such as `b4=0,b128=3`; of `lora-placed` alone."""
 
     def tuning(self, seed: int) -> TuneConfig:
         """For pivotal tuning."""
@@ -73,7 +79,8 @@ class Training:
 
     def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
         """For an adapter, or for all weights, where the rank means nothing."""
-        return PersonalizeConfig(**asdict(self), rank=rank, seed=seed)
+        placed = parse_ranks(self.ranks, RESOLUTIONS)
+        return PersonalizeConfig(**asdict(self) | {"ranks": placed}, rank=rank, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,10 +309,14 @@ def _entry(content: Any, learned: int) -> Entry:
         training = _settings(values.get("training", {}), Training, f"{method}: training")
         if (training.budget is not None) != (method == "lora-small"):
             raise ValueError(f"'{method}' {'lacks' if method == 'lora-small' else 'has no'} budget")
+        if bool(training.ranks) != (method == "lora-placed"):
+            raise ValueError(
+                f"'{method}: training' {'lacks' if method == 'lora-placed' else 'has no'} ranks of groups"
+            )
     if method == "lora-pti":
         pivoting = _settings(values.get("pivoting", {}), Training, f"{method}: pivoting")
-        if pivoting.budget is not None:
-            raise ValueError(f"'{method}: pivoting' has no budget")
+        if pivoting.budget is not None or pivoting.ranks:
+            raise ValueError(f"'{method}: pivoting' has no {'ranks' if pivoting.ranks else 'budget'}")
     elif "pivoting" in values:
         raise ValueError(f"'{method}' has no pivoting")
     if any(one.alpha != 1 for one in (pivoting, None if method in RANKED else training) if one is not None):
@@ -339,12 +350,24 @@ def _settings(content: Any, kind: type, name: str) -> Any:
             if type(value) not in (int, float) or not 0 <= value <= 1:
                 raise ValueError(f"'{name}: {key}' is not from 0 to 1")
             checked[key] = float(value)
+        elif key == "ranks":
+            checked[key] = _ranks(value, name)
         elif key in ("window", "budget") and value is None:
             checked[key] = None
         else:
             low = 0 if key in ("common_steps", "warm") else 1
             checked[key] = _integer(value, f"{name}: {key}", low, 1_000_000)
     return kind(**checked)
+
+
+def _ranks(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"'{name}: ranks' is not text such as 'b4=0,b128=3'")
+    try:
+        parse_ranks(value, RESOLUTIONS)
+    except UserError as error:
+        raise ValueError(f"'{name}': {error}") from None
+    return value
 
 
 def _check_names(values: Mapping[str, Any], kind: type, name: str, *, all_of_them: bool = True) -> None:
