@@ -10,7 +10,7 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
 - `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
   rank is that before the cut.
-- `lora-placed`: as `lora`, but with `ranks` of their own for groups of layers.
+- `lora-placed`: as `lora` or, with a budget, `lora-small`, but with `ranks` of their own for groups of layers.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -68,7 +68,7 @@ class Training:
     alpha: float = 1.0
     """The low-rank change of a layer is scaled by alpha / its rank."""
     budget: int | None = None
-    """Numbers an adapter is cut to; of `lora-small` alone."""
+    """Numbers an adapter is cut to; of `lora-small` and `lora-placed`."""
     ranks: str = ""
     """Ranks of groups of layers that differ from the row's, such as `b4=0,b128=3`; of `lora-placed` alone."""
 
@@ -307,8 +307,9 @@ def _entry(content: Any, learned: int) -> Entry:
     training = pivoting = None
     if not method.startswith("prior-"):
         training = _settings(values.get("training", {}), Training, f"{method}: training")
-        if (training.budget is not None) != (method == "lora-small"):
-            raise ValueError(f"'{method}' {'lacks' if method == 'lora-small' else 'has no'} budget")
+        cut = training.budget is not None
+        if cut != (method == "lora-small") and method != "lora-placed":
+            raise ValueError(f"'{method}' {'has no' if cut else 'lacks'} budget")
         if bool(training.ranks) != (method == "lora-placed"):
             raise ValueError(
                 f"'{method}: training' {'lacks' if method == 'lora-placed' else 'has no'} ranks of groups"
