@@ -28,6 +28,7 @@ COLOURS = {
     "lora-pti": "#41a5d6",
     "lora-int8": "#1b7837",
     "lora-small": "#7fbf7b",
+    "lora-placed": "#1b9e77",
     "control": "#762a83",
 }
 TITLES = {
@@ -39,6 +40,7 @@ TITLES = {
     "lora-pti": "LoRA, PTI",
     "lora-int8": "LoRA, int8",
     "lora-small": "LoRA, cut",
+    "lora-placed": "LoRA, placed",
     "control": "another's LoRA",
 }
 SHADES = 256
