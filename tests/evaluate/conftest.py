@@ -43,6 +43,12 @@ def toy_protocol() -> dict[str, Any]:
                 "ranks": [2],
                 "training": STEPS | {"alpha": 2, "budget": 2000},
             },
+            {
+                "method": "lora-placed",
+                "photos": [5],
+                "ranks": [1],
+                "training": STEPS | {"ranks": "b4=0,b8=0,b16=2"},
+            },
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},
         ],
     }

@@ -19,7 +19,7 @@ from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
 
-ROWS = 10
+ROWS = 11
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,9 @@ def test_the_whole_benchmark(asked, work, tiny_prior):
     assert narrow["bytes"] < 0.8 * lora["bytes"] and narrow["parameters"] == lora["parameters"]
     assert narrow["heldout_psnr"] == pytest.approx(lora["heldout_psnr"], abs=0.5)
     assert 0 < small["parameters"] <= 2000 < lora["parameters"]
+    placed = Person.load(work / "out" / "people" / str(lora["person"]) / "lora-placed-r1-5-w.safetensors")
+    ranks = {rank for path, rank in placed.adapter.ranks.items() if ".b16." in path and "conv" in path}
+    assert 2 in ranks and not any(".b8.conv1.weight" in path for path in placed.adapter.ranks)
     folder = work / "out" / "people" / str(lora["person"])
     file = folder / "lora-r1-5-w.safetensors"
     assert lora["bytes"] == file.stat().st_size and len(Person.load(file, tiny_prior).anchors) == 5

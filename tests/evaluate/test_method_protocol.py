@@ -48,12 +48,12 @@ def test_a_protocol_survives_json(toy_protocol):
 def test_rows_are_all_combinations_that_are_asked_for(toy_protocol):
     protocol = parse_protocol(toy_protocol)
     rows = protocol.rows(protocol.people)
-    assert len(rows) == 20 and len({(row.person, row.name) for row in rows}) == 20
+    assert len(rows) == 22 and len({(row.person, row.name) for row in rows}) == 22
     one = protocol.rows(protocol.people[:1], ["pti", "lora"], [1])
     assert [row.name for row in one] == ["pti-0-w", "lora-r1-1-w"]
     with pytest.raises(
         UserError,
-        match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, lora-int8, lora-small, control",
+        match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, lora-int8, lora-small, lora-placed, con",
     ):
         protocol.rows(protocol.people, ["lara"])
     with pytest.raises(UserError, match="have 1, 5 photos"):
@@ -86,6 +86,10 @@ def test_the_control_is_the_next_person(toy_protocol):
         ({"methods": [{"method": "full", "photos": [1], "ranks": [1]}]}, "'full' has no ranks"),
         ({"methods": [{"method": "lora-small", "photos": [1], "ranks": [1]}]}, "'lora-small' lacks budget"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"budget": 9}}]}, "'full' has no budget"),
+        ({"methods": [{"method": "lora-placed", "photos": [1], "ranks": [1]}]}, "lacks ranks of groups"),
+        ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": "b4=0"}}]}, "no ranks of"),
+        ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": 3}}]}, "is not text such as"),
+        ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": "b5=0"}}]}, "group 'b5'"),
         ({"methods": [{"method": "pti", "photos": [1]}]}, "'pti: photos'"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"rate": 2}}]}, "rate' is not between"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"alpha": 0}}]}, "alpha' is not above 0"),

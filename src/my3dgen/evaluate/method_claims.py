@@ -54,6 +54,8 @@ class Claim:
     """The adapter as it is, or bent around each photo."""
     compares: Literal["most photos", "same photos", "fewer photos"] = "most photos"
     """Both at their most photos, at each number that both have, or the adapter at its most with fewer."""
+    pictures: tuple[str, ...] = ()
+    """Plots and sheets that show it, as `my3dgen.evaluate.method_report` names them."""
 
 
 CLAIMS = (
@@ -75,6 +77,7 @@ CLAIMS = (
             "that it caught show from other sides, too. What compares with it is the adapter bent likewise, "
             "below."
         },
+        pictures=("yaw.png", "views.jpg", "photos.jpg"),
     ),
     Claim(
         "Bent around one photo, an adapter still knows the others",
@@ -109,6 +112,7 @@ CLAIMS = (
             "photos they keep in other views. What rank 1 lacks then is probably room (lab log)."
         },
         compares="same photos",
+        pictures=("fewer.jpg",),
     ),
     Claim(
         "A few photos are better than one",
@@ -121,6 +125,7 @@ CLAIMS = (
         ),
         key="views_identity",
         compares="fewer photos",
+        pictures=("photos.png",),
     ),
     Claim(
         "New appearances without touching the weights again",
@@ -130,6 +135,7 @@ CLAIMS = (
         ("samples_identity", "interpolation_least"),
         key="samples_identity",
         why={"full": "All weights draw the person a little nearer everywhere, so here, too."},
+        pictures=("samples.jpg", "interpolation.jpg"),
     ),
     Claim(
         "What is learned is the person",
@@ -145,6 +151,7 @@ CLAIMS = (
         ("full",),
         ("bytes",),
         key="bytes",
+        pictures=("rank.png",),
     ),
 )
 

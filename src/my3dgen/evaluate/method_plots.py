@@ -43,6 +43,8 @@ TITLES = {
     "lora-placed": "LoRA, placed",
     "control": "another's LoRA",
 }
+PREFIX = "method_"
+"""Of the files of plots and sheets."""
 SHADES = 256
 """Colours kept in a plot's file; lines and letters need no more."""
 OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")
@@ -96,7 +98,7 @@ def plot_all(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
     names = {}
     for name, figure in figures.items():
         if figure is not None:
-            names[name] = f"method_{name}.png"
+            names[name] = f"{PREFIX}{name}.png"
             with whole(folder / names[name]) as beside:
                 _save(figure, beside)
     return names
@@ -136,7 +138,8 @@ def over_yaw(results: Mapping[str, Any]) -> Figure | None:
 
 def over_photos(summary: Sequence[Entry]) -> Figure | None:
     """Quality over the number of photos, for methods that have several."""
-    series = _series([e for e in summary if e["rank"] <= 1 and e["photos"]], "photos")
+    kept = [e for e in summary if e["photos"] and (e["rank"] <= 1 or e["method"] == "lora-placed")]
+    series = _series(kept, "photos")
     return _lines(series, OVER_PHOTOS, "photos", "photos learned from") if series else None
 
 

@@ -10,7 +10,7 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
 - `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
   rank is that before the cut.
-- `lora-placed`: as `lora` or, with a budget, `lora-small`, but with `ranks` of their own for groups of layers.
+- `lora-placed`: as `lora` or, with a budget, `lora-small`, but groups of layers have `ranks` of their own.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from my3dgen.evaluate.method_bench import pictures_of
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, compare
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
-from my3dgen.evaluate.method_plots import TITLES, anchors_of, leading, plot_all, title_of
+from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, leading, plot_all, title_of
 from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
@@ -50,7 +50,7 @@ ALIKE = ("lora-int8",)
 """Methods that sheets leave out, for their pictures look like those of LoRA."""
 ALIKE_UNBENT = (*ALIKE, "lora-pti")
 """The same of samples, and of ways between photos, which need no photo to bend around."""
-KEPT = ("prior-w", "lora", "lora-small", "lora-int8", "control")
+KEPT = ("prior-w", "lora", "lora-placed", "lora-small", "lora-int8", "control")
 """Methods that are set against all weights; the prior and another's adapter show what is worth how much."""
 AGAINST_FULL = {
     "heldout_identity": "held-out identity",
@@ -59,6 +59,19 @@ AGAINST_FULL = {
     "view30_perceptual": "perceptual distance 30° aside",
     "view30_identity": "identity 30° aside",
 }
+CAPTIONS = {
+    "yaw.png": "Identity and PSNR over yaw",
+    "photos.png": "Quality over the number of photos",
+    "rank.png": "Quality over the adapter's rank",
+    "bytes.png": "Likeness against bytes",
+    "views.jpg": "One photo inverted by every method, then seen from other sides; the truth on top",
+    "photos.jpg": "Held-out photos of one person, inverted by every method; the truth on top",
+    "fewer.jpg": "One person learned from few and many photos, one photo inverted and seen from other sides; "
+    "the truth on top",
+    "samples.jpg": "Samples of one person's alpha-space by every method",
+    "interpolation.jpg": "From one photo to another, by every method",
+}
+"""What plots and sheets show, by the ends of their files' names."""
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
 VERDICTS = {"agrees": "in agreement", "does not agree": "not in agreement", "open": "open"}
 REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
@@ -243,8 +256,7 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         kept=kept_of_full(results["summary"]),
         against_full=AGAINST_FULL,
         large=sizes_of("ffhq512-128"),
-        plots=plots,
-        sheets=sheets,
+        shown=lambda names: shown(names, {*plots.values(), *sheets.values()}),
         title_of=title_of,
         cell=cell,
     )
@@ -260,6 +272,11 @@ def tally(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     against = {comparison.other for comparison in comparisons if comparison.verdict == "does not agree"}
     reasons = [reason for other, reason in claim.why.items() if other in against]
     return " ".join([f"Of {len(comparisons)} compared: {said}.", *reasons])
+
+
+def shown(names: Sequence[str], files: Collection[str | None]) -> list[str]:
+    """Plots and sheets for a page, of those in `files`."""
+    return [f"![{CAPTIONS[name]}](pictures/{PREFIX}{name})" for name in names if f"{PREFIX}{name}" in files]
 
 
 def compared(c: Comparison) -> str:
@@ -338,7 +355,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
             page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
             if page is not None:
                 # half the bytes of other pictures, for pages are part of every clone
-                made[name] = save_image(page, folder / f"method_{name}.jpg", quality=85).name
+                made[name] = save_image(page, folder / f"{PREFIX}{name}.jpg", quality=85).name
     return made
 
 
