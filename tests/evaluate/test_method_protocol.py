@@ -53,7 +53,7 @@ def test_rows_are_all_combinations_that_are_asked_for(toy_protocol):
     assert [row.name for row in one] == ["pti-0-w", "lora-r1-1-w"]
     with pytest.raises(
         UserError,
-        match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, lora-int8, lora-small, lora-placed, con",
+        match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, lora-int8, lora-small, lora-pl",
     ):
         protocol.rows(protocol.people, ["lara"])
     with pytest.raises(UserError, match="have 1, 5 photos"):
