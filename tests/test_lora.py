@@ -14,6 +14,7 @@ from my3dgen.config import PRESETS
 from my3dgen.errors import PriorMismatchError
 from my3dgen.lora import Adapter
 from my3dgen.prior.generator import Generator
+from my3dgen.ranks import PLACED
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "eg3d-golden.json").read_text())
 
@@ -58,6 +59,15 @@ def test_counts(ffhq: Generator, rank: int) -> None:
     sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
     low_rank = sum(size for name, size in sizes.items() if ".lora_" in name)
     assert [low_rank, sum(sizes.values())] == expected[str(rank)]
+
+
+def test_placed_ranks_take_no_more_numbers_than_rank_1(ffhq: Generator) -> None:
+    with torch.device("meta"):
+        mini = Generator(PRESETS["mini"])
+    for generator in (ffhq, mini):
+        shapes = (lora.adapter_shapes(generator, 1, ranks=ranks) for ranks in ({}, PLACED))
+        even, placed = (sum(torch.Size(shape).numel() for shape in each.values()) for each in shapes)
+        assert 0.9 * even < placed <= even
 
 
 def test_shapes_are_those_of_official_files(ffhq: Generator) -> None:

@@ -30,7 +30,7 @@ from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior, load_prior
 from my3dgen.progress import track
 from my3dgen.rank_allocation import components, importances, in_singular_basis, reduced, within_budget
-from my3dgen.ranks import EXTRAS
+from my3dgen.ranks import EXTRAS, PLACED
 from my3dgen.rates import FACTORS, adapter_rates
 from my3dgen.regularize import identity_and_symmetry
 from my3dgen.targets import Targets, joined, targets_of
@@ -76,10 +76,10 @@ class PersonalizeConfig(TuneConfig):
 
 
 QUALITIES: dict[Quality, PersonalizeConfig] = {
-    "draft": PersonalizeConfig(steps=120),
-    "standard": PersonalizeConfig(),
+    "draft": PersonalizeConfig(ranks=PLACED, steps=120),
+    "standard": PersonalizeConfig(ranks=PLACED),
     # by the root rule of `merged`, the rate of the benchmark of methods, whose steps see 16 photos
-    "max": PersonalizeConfig(steps=6000, window=None, batch=2, rate=1.4e-3, merged=1),
+    "max": PersonalizeConfig(ranks=PLACED, steps=6000, window=None, batch=2, rate=1.4e-3, merged=1),
 }
 
 

@@ -12,6 +12,7 @@ from my3dgen import cli
 from my3dgen.faces.album import write_album
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
+from my3dgen.ranks import GENEROUS, PLACED
 from my3dgen.tensor_file import read_tensors
 
 
@@ -137,9 +138,17 @@ def test_a_budget_is_kept(tiny_prior, album, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
     result = made(tiny_prior, capsys, album, path, "--budget", 5000, "--explore", 0.5)
     assert 4500 < result["trainable_parameters"] <= 5000
-    made_with = {"rank": 4, "budget": 5000, "explore": 0.5}
+    made_with = {"rank": 4, "ranks": GENEROUS, "alpha": 2.0, "budget": 5000, "explore": 0.5}
     assert made_with.items() <= result["made"].items()
     assert Person.load(path, tiny_prior).adapter.parameter_count == result["trainable_parameters"]
+
+
+def test_ranks_are_placed_unless_they_are_chosen(tiny_prior, album, me, tmp_path, capsys):
+    made(tiny_prior, capsys, album, tmp_path / "placed.safetensors")
+    placed = Person.load(tmp_path / "placed.safetensors", tiny_prior)
+    assert placed.adapter.ranks["superresolution.block0.conv0.weight"] == PLACED["superresolution"] == 2
+    assert "backbone.synthesis.b8.conv0.weight" not in placed.adapter.ranks
+    assert set(Person.load(me, tiny_prior).adapter.ranks.values()) == {2}  # by --rank
 
 
 @pytest.mark.parametrize(

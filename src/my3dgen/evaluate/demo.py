@@ -5,7 +5,7 @@ report.html and report.json. The album's person is synthetic, so the truth is kn
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from my3dgen.faces.album import Album, read_album
 from my3dgen.invert import QUALITIES as INVERSIONS
 from my3dgen.invert import Quality
 from my3dgen.person import Person
+from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.store import Prior, load_prior, read_sums
 from my3dgen.synthetic.album import Truth, read_truth
 
@@ -94,7 +95,8 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
 
     file = out / "person.safetensors"
     lesson = Lesson(prior, learn, anchors, quality)
-    stages.run("personalize", quality, lambda: learn_person(lesson, file), ("anchors",))
+    settings = asdict(PERSONALIZATIONS[quality])
+    stages.run("personalize", settings, lambda: learn_person(lesson, file), ("anchors",))
     person = Person.load(file, prior)
 
     methods = [prior_alone(prior, inverting), personalised(prior, person, inverting)]
