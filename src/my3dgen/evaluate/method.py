@@ -243,9 +243,9 @@ def assemble(
 
 def write_results(path: Path, report: Mapping[str, Any]) -> None:
     """Results as a JSON file, a line for each row."""
-    parts = []
+    parts, close = [], (",", ":")
     for name, value in report.items():
-        lines = [json.dumps(entry) for entry in value] if isinstance(value, list) else []
+        lines = [json.dumps(entry, separators=close) for entry in value] if isinstance(value, list) else []
         parts.append(f'"{name}": ' + ("[\n" + ",\n".join(lines) + "\n]" if lines else json.dumps(value)))
     with whole(path) as beside:
         beside.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")

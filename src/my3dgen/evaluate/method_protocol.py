@@ -79,8 +79,8 @@ class Training:
 
     def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
         """For an adapter, or for all weights, where the rank means nothing."""
-        placed = parse_ranks(self.ranks, RESOLUTIONS)
-        return PersonalizeConfig(**asdict(self) | {"ranks": placed}, rank=rank, seed=seed)
+        settings: dict[str, Any] = asdict(self) | {"ranks": parse_ranks(self.ranks, RESOLUTIONS)}
+        return PersonalizeConfig(**settings, rank=rank, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
