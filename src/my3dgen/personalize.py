@@ -47,7 +47,7 @@ class PersonalizeConfig(TuneConfig):
     """How a person is made from anchors."""
 
     rank: int = 1
-    """Rank of the adapter per kernel row; with a budget, before it is cut."""
+    """Rank of the adapter per kernel row, where `ranks` says nothing; with a budget, before it is cut."""
     ranks: dict[str, int] = field(default_factory=dict)
     """Ranks of groups of layers that differ (`my3dgen.ranks`); 0 leaves a group as it is."""
     extras: tuple[str, ...] = EXTRAS
@@ -178,7 +178,7 @@ def finetune(
     Arguments and errors as `personalize`; the default is its standard with a rate of its own.
     """
     started = time.monotonic()
-    config = replace(config or replace(QUALITIES["standard"], rate=FULL_RATE), merged=1)
+    config = replace(config or replace(QUALITIES["standard"], rate=FULL_RATE), merged=1, ranks={})
     work = _Work("full", prior, [album], [anchors], config, unfinished)
     generator = copy.deepcopy(prior.generator)
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}

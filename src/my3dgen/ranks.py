@@ -16,13 +16,8 @@ GROUPS = ("backbone", "superresolution", "affine", "torgb")
 EXTRAS = ("const", "bias", "noise")
 """What trains beside low-rank factors: the backbone's constant, all biases, all noise strengths."""
 PLACED = {"b4": 0, "b8": 0, "b16": 0, "b128": 3, "b256": 2, "superresolution": 2}
-"""Fewer numbers than rank 1 everywhere, and more of the person: likeness is drawn at high resolution, while
-what the lowest layers decide the anchors choose already. Chosen by measurement."""
-GENEROUS = {
-    **{"b4": 0, "b8": 0, "b16": 0, "b32": 1, "b64": 4, "b128": 8, "b256": 8},
-    **{"superresolution": 8, "affine": 2, "torgb": 2},
-}
-"""Room in the same places for a budget to choose from."""
+"""What differs from rank 1, in fewer numbers: likeness is drawn at high resolution, while what the lowest
+layers decide the anchors choose already. Chosen by measurement at standard quality."""
 
 _EXTRA_OF = {"const": "const", "bias": "bias", "noise_strength": "noise"}
 

@@ -12,7 +12,7 @@ from my3dgen import cli
 from my3dgen.faces.album import write_album
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
-from my3dgen.ranks import GENEROUS, PLACED
+from my3dgen.ranks import PLACED
 from my3dgen.tensor_file import read_tensors
 
 
@@ -138,7 +138,7 @@ def test_a_budget_is_kept(tiny_prior, album, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
     result = made(tiny_prior, capsys, album, path, "--budget", 5000, "--explore", 0.5)
     assert 4500 < result["trainable_parameters"] <= 5000
-    made_with = {"rank": 4, "ranks": GENEROUS, "alpha": 2.0, "budget": 5000, "explore": 0.5}
+    made_with = {"rank": 4, "ranks": {}, "budget": 5000, "explore": 0.5}
     assert made_with.items() <= result["made"].items()
     assert Person.load(path, tiny_prior).adapter.parameter_count == result["trainable_parameters"]
 
@@ -164,6 +164,7 @@ def test_ranks_are_placed_unless_they_are_chosen(tiny_prior, album, me, tmp_path
         (["--budget", "100"], "a budget of 100 leaves no room"),
         (["--budget", "-1"], "a budget of -1 leaves no room"),
         (["--full", "--budget", "5000"], "--full has no adapter"),
+        (["--full", "--rank", "4"], "--full has no adapter"),
         (["--refine", "nan"], "--refine nan is outside 0 to 1"),
         (["--refine-share", "2"], "--refine-share 2 is outside 0 to 1"),
         (["--preserve", "-1"], "--preserve -1 is outside 0 to 100"),

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from my3dgen.evaluate.gallery import Sizes, widest_pair
 from my3dgen.evaluate.making import nearest_to_front, read_split
 from my3dgen.evaluate.protocol import select
 from my3dgen.faces.album import Album
+from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import write_prior
 
@@ -83,6 +85,14 @@ def test_the_whole_path_stopped_once_and_continued(bundled, tmp_path, capsys, mo
     stdout, stderr = capsys.readouterr()
     assert stderr.count("done before") == len(STAGES)
     assert "personalised, LoRA" in stdout and "report.html" in stdout
+
+    # another way of learning is another result
+    other = replace(PERSONALIZATIONS["draft"], ranks={"b4": 0})
+    monkeypatch.setitem(PERSONALIZATIONS, "draft", other)
+    monkeypatch.setattr(demo, "learn_person", stop)
+    assert cli.main(arguments) == 130
+    stderr = capsys.readouterr().err
+    assert "anchors: done before" in stderr and "personalize: done before" not in stderr
 
 
 def check_contract(report):

@@ -89,6 +89,10 @@ def test_the_control_is_the_next_person(toy_protocol):
         ({"methods": [{"method": "lora-placed", "photos": [1], "ranks": [1]}]}, "lacks ranks of groups"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": "b4=0"}}]}, "no ranks of"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": 3}}]}, "is not text such as"),
+        (
+            {"methods": [{"method": "lora-pti", "photos": [1], "ranks": [1], "pivoting": {"ranks": "b4=0"}}]},
+            "pivoting' has no ranks",
+        ),
         ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": "b5=0"}}]}, "group 'b5'"),
         ({"methods": [{"method": "pti", "photos": [1]}]}, "'pti: photos'"),
         ({"methods": [{"method": "full", "photos": [1], "training": {"rate": 2}}]}, "rate' is not between"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from my3dgen.targets import Targets
 
 SHOWN = 8  # photos on the sheet
-BUDGET_RANK, BUDGET_ALPHA = 4, 2.0  # before an adapter is cut to its budget
+BUDGET_RANK = 4  # before an adapter is cut to its budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,9 @@ class Personalize(Verb):
     space: Literal["w", "w+"] = "w"
     """Latents of the photos: one vector for all layers, or one a layer, nearer to the photo."""
     rank: int | None = None
-    """Rank of the adapter per kernel row, the same in all layers; the file grows with it. Without --rank and
-    --ranks layers of high resolution have more and the lowest none, together less than rank 1."""
+    """Rank of the adapter per kernel row, the same in all layers; the file grows with it. Without --rank,
+    --ranks and --budget layers of high resolution have more than 1 and the lowest none, in about as many
+    numbers as rank 1."""
     ranks: str = ""
     """Other ranks by group of layers, as backbone=1,superresolution=2,affine=1,torgb=0; b64=2 is the
     backbone's convolutions of one resolution. All others have --rank, or 1, or with a budget 4."""
@@ -91,8 +92,8 @@ class Personalize(Verb):
         from my3dgen.targets import targets_of
 
         check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
-        if self.full and (self.ranks or self.extras != "all" or self.budget is not None):
-            raise UserError("--full has no adapter; leave out --ranks, --extras and --budget")
+        if self.full and (self.rank or self.ranks or self.extras != "all" or self.budget is not None):
+            raise UserError("--full has no adapter; leave out --rank, --ranks, --extras and --budget")
         if self.rate is not None and not 0 < self.rate <= 1:
             raise UserError(f"--rate {self.rate:g} is outside 0 to 1; 0.0005 to 0.003 are usual")
         for name in ("identity", "symmetry", "preserve"):
@@ -184,18 +185,18 @@ class Personalize(Verb):
         from my3dgen.lora import new_adapter
         from my3dgen.personalize import QUALITIES
         from my3dgen.rank_allocation import room_for_components
-        from my3dgen.ranks import GENEROUS, MAX_RANK, parse_extras, parse_ranks
+        from my3dgen.ranks import MAX_RANK, parse_extras, parse_ranks
 
-        quality, cut = QUALITIES[self.quality], self.budget is not None
+        cut = self.budget is not None
         rank = self.rank if self.rank is not None else BUDGET_RANK if cut else 1
         if not 1 <= rank <= MAX_RANK:
             raise UserError(f"--rank {rank} is outside 1 to {MAX_RANK}")
-        ranks, alpha = parse_ranks(self.ranks, generator.config.block_resolutions), 1.0
-        if self.rank is None and not self.ranks:
-            ranks, alpha = (GENEROUS, BUDGET_ALPHA) if cut else (quality.ranks, quality.alpha)
+        ranks = parse_ranks(self.ranks, generator.config.block_resolutions)
+        if self.rank is None and not self.ranks and not cut:
+            ranks = QUALITIES[self.quality].ranks
         extras = parse_extras(self.extras)
         try:
-            adapter = new_adapter(generator, rank, alpha, ranks=ranks, extras=extras)
+            adapter = new_adapter(generator, rank, 1.0, ranks=ranks, extras=extras)
         except ValueError as error:
             raise UserError(f"--ranks and --extras: {error}; choose more") from None
         if self.budget is not None:
@@ -203,7 +204,6 @@ class Personalize(Verb):
         return {
             "rank": rank,
             "ranks": ranks,
-            "alpha": alpha,
             "extras": extras,
             "budget": self.budget,
             "explore": self.explore,

@@ -20,6 +20,7 @@ from my3dgen.evaluate.making import (
     Lesson,
     Split,
     find_anchors,
+    in_full,
     learn_in_full,
     learn_person,
     nearest_to_front,
@@ -41,6 +42,7 @@ from my3dgen.invert import Quality
 from my3dgen.person import Person
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.store import Prior, load_prior, read_sums
+from my3dgen.rates import FACTORS
 from my3dgen.synthetic.album import Truth, read_truth
 
 BUNDLED = Path(my3dgen.__file__).parent / "weights" / "demo"
@@ -90,19 +92,19 @@ def run_demo(config: DemoConfig) -> dict[str, Any]:
     views = read_moments(shot, sides)
 
     kept, inverting = out / "anchors.safetensors", INVERSIONS[quality]
-    stages.run("anchors", quality, lambda: find_anchors(prior, learn, inverting, kept), ("faces",))
+    stages.run("anchors", asdict(inverting), lambda: find_anchors(prior, learn, inverting, kept), ("faces",))
     anchors = read_anchors(kept, learn.names)
 
     file = out / "person.safetensors"
     lesson = Lesson(prior, learn, anchors, quality)
-    settings = asdict(PERSONALIZATIONS[quality])
+    settings = [asdict(PERSONALIZATIONS[quality]), FACTORS]
     stages.run("personalize", settings, lambda: learn_person(lesson, file), ("anchors",))
     person = Person.load(file, prior)
 
     methods = [prior_alone(prior, inverting), personalised(prior, person, inverting)]
     if config.compare:
         full = out / "full.safetensors"
-        stages.run("tune all", quality, lambda: learn_in_full(lesson, full), ("anchors",))
+        stages.run("tune all", asdict(in_full(quality)), lambda: learn_in_full(lesson, full), ("anchors",))
         methods.append(tuned_in_full(prior, read_generator(prior, full), person.anchors, inverting))
     scores = {method.name: examine(method, test, views, out, stages, quality) for method in methods}
 

@@ -12,7 +12,7 @@ from my3dgen.cameras import angles_from_camera
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.faces.album import Album
 from my3dgen.invert import InvertConfig, Quality, invert
-from my3dgen.personalize import FULL_RATE, finetune, personalize
+from my3dgen.personalize import FULL_RATE, PersonalizeConfig, finetune, personalize
 from my3dgen.personalize import QUALITIES as PERSONALIZATIONS
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior, build_generator
@@ -95,10 +95,15 @@ def learn_person(lesson: Lesson, path: Path) -> dict[str, Any]:
     return person.facts()["made"]
 
 
+def in_full(quality: Quality) -> PersonalizeConfig:
+    """How all weights are tuned."""
+    return replace(PERSONALIZATIONS[quality], rate=FULL_RATE, ranks={})
+
+
 def learn_in_full(lesson: Lesson, path: Path) -> dict[str, Any]:
     """A generator with all weights tuned at `path`, with as many steps as the adapter got."""
     unfinished = path.with_suffix(".part")
-    config = replace(PERSONALIZATIONS[lesson.quality], rate=FULL_RATE)
+    config = in_full(lesson.quality)
     tuned = finetune(lesson.prior, lesson.album, lesson.anchors, config, unfinished=unfinished)
     write_tensors(path, tuned.generator.state_dict(), {})
     unfinished.unlink(missing_ok=True)

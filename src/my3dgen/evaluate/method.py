@@ -134,7 +134,9 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
     part = "pivoting" if method == "lora-pti" else "training"
     if getattr(first[0], part) is None or method in ("lora-int8", "control"):
-        raise UserError(f"'{method}' has no rate of its own; choose pti, full, lora, lora-small or lora-pti")
+        raise UserError(
+            f"'{method}' has no rate of its own; choose pti, full, lora, lora-small, lora-placed or lora-pti"
+        )
     rows: dict[float, list[Row]] = {}
     for rate in rates:
         for row in first:

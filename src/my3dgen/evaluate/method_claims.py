@@ -109,9 +109,8 @@ CLAIMS = (
         why={
             "full": "Photos of a synthetic person contradict each other in nothing: the same head, true "
             "light. The more of them there are, the less is left to overfit, and what all weights gain in "
-            "photos they keep in other views. What rank 1 lacks then is room at high resolution: as many "
-            "numbers placed there (LoRA, placed, below) lack a quarter to a half less in perceptual distance "
-            "and identity. In PSNR aside it is the outlines of neck and hair (lab log)."
+            "photos they keep in other views. What rank 1 lacks then is room, for more of it comes nearer "
+            "(last table), and the outlines of neck and hair (lab log)."
         },
         compares="same photos",
         pictures=("fewer.jpg",),

@@ -365,10 +365,10 @@ def _ranks(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"'{name}: ranks' is not text such as 'b4=0,b128=3'")
     try:
-        parse_ranks(value, RESOLUTIONS)
+        placed = parse_ranks(value, RESOLUTIONS)
     except UserError as error:
-        raise ValueError(f"'{name}': {error}") from None
-    return value
+        raise ValueError(f"'{name}': {str(error).removeprefix('--')}") from None
+    return value if placed else ""
 
 
 def _check_names(values: Mapping[str, Any], kind: type, name: str, *, all_of_them: bool = True) -> None:

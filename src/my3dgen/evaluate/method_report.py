@@ -354,7 +354,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
         for name, (kind, entries) in kinds.items():
             page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
             if page is not None:
-                # half the bytes of other pictures, for pages are part of every clone
+                # in few bytes, for pages are part of every clone
                 made[name] = save_image(page, folder / f"{PREFIX}{name}.jpg", quality=80).name
     return made
 
