@@ -47,6 +47,8 @@ def bundled(tmp_path, monkeypatch):
     (folder / "split.json").write_text(json.dumps(split))
     shutil.copy(demo.BUNDLED / "truth.json", folder)
     generator = Generator(PRESETS["tiny"], torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        generator.decoder.net[2].bias[0] += 20  # dense enough for a mesh
     write_prior(tmp_path / "toy", PRESETS["tiny"], generator.state_dict(), "# a toy\n")
     monkeypatch.setattr(demo, "YAWS", (-25, 0, 25))
     monkeypatch.setitem(gallery.SIZES, "draft", Sizes(frames=6, steps=3, samples=3, voxels=48))
