@@ -187,12 +187,11 @@ class Personalize(Verb):
         from my3dgen.rank_allocation import room_for_components
         from my3dgen.ranks import MAX_RANK, parse_extras, parse_ranks
 
-        cut = self.budget is not None
-        rank = self.rank if self.rank is not None else BUDGET_RANK if cut else 1
+        rank = self.rank if self.rank is not None else 1 if self.budget is None else BUDGET_RANK
         if not 1 <= rank <= MAX_RANK:
             raise UserError(f"--rank {rank} is outside 1 to {MAX_RANK}")
         ranks = parse_ranks(self.ranks, generator.config.block_resolutions)
-        if self.rank is None and not self.ranks and not cut:
+        if self.rank is None and self.budget is None and not self.ranks:
             ranks = QUALITIES[self.quality].ranks
         extras = parse_extras(self.extras)
         try:

@@ -97,7 +97,7 @@ def learn_person(lesson: Lesson, path: Path) -> dict[str, Any]:
 
 def in_full(quality: Quality) -> PersonalizeConfig:
     """How all weights are tuned."""
-    return replace(PERSONALIZATIONS[quality], rate=FULL_RATE, ranks={})
+    return replace(PERSONALIZATIONS[quality], rate=FULL_RATE)
 
 
 def learn_in_full(lesson: Lesson, path: Path) -> dict[str, Any]:

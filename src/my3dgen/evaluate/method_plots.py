@@ -138,8 +138,7 @@ def over_yaw(results: Mapping[str, Any]) -> Figure | None:
 
 def over_photos(summary: Sequence[Entry]) -> Figure | None:
     """Quality over the number of photos, for methods that have several."""
-    kept = [e for e in summary if e["photos"] and (e["rank"] <= 1 or e["method"] == "lora-placed")]
-    series = _series(kept, "photos")
+    series = _series([e for e in summary if e["photos"]], "photos")
     return _lines(series, OVER_PHOTOS, "photos", "photos learned from") if series else None
 
 
@@ -180,14 +179,15 @@ def against_bytes(summary: Sequence[Entry]) -> Figure | None:
     return figure
 
 
-Series = dict[tuple[str, str], list[Entry]]
+Series = dict[tuple[Any, ...], list[Entry]]
 
 
 def _series(entries: Sequence[Entry], over: str) -> Series:
-    """(method, anchors) -> entries in rising order, of those with more than one."""
+    """What else tells entries apart -> entries in rising order, of those with more than one."""
+    others = [name for name in ("method", "rank", "photos", "anchors") if name != over]
     made: Series = {}
     for entry in sorted(entries, key=lambda e: e[over]):
-        made.setdefault((entry["method"], entry["anchors"]), []).append(entry)
+        made.setdefault(tuple(entry[name] for name in others), []).append(entry)
     return {key: some for key, some in made.items() if len(some) > 1}
 
 
@@ -195,18 +195,19 @@ def _lines(series: Series, names: Sequence[str], over: str, label: str) -> Figur
     figure, axes = _panels(len(names))
     ticks = sorted({entry[over] for entries in series.values() for entry in entries})
     for axis, name in zip(axes, names, strict=True):
-        for place, ((method, anchors), entries) in enumerate(series.items()):
+        for place, entries in enumerate(series.values()):
+            first = entries[0]
             values = [entry["figures"][name] for entry in entries]
             axis.errorbar(
                 # beside each other, for the intervals overlap
                 [entry[over] * 1.04 ** (place - (len(series) - 1) / 2) for entry in entries],
                 [value["mean"] for value in values],
                 _bars(values),
-                fmt="o--" if anchors == "w+" else "o-",
-                color=COLOURS[method],
+                fmt="o--" if first["anchors"] == "w+" else "o-",
+                color=COLOURS[first["method"]],
                 capsize=2,
                 markersize=3.5,
-                label=TITLES[method] + anchors_of(method, anchors),
+                label=title_of(first if over != "rank" else {**first, "rank": 0}),
             )
         axis.set_xscale("log")
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
