@@ -27,6 +27,12 @@ def toy_protocol() -> dict[str, Any]:
             {"method": "prior-w", "photos": [5]},
             {"method": "pti", "photos": [0], "training": STEPS},
             {"method": "full", "photos": [5], "training": STEPS},
+            {
+                "method": "full-pti",
+                "photos": [5],
+                "training": STEPS,
+                "pivoting": STEPS | {"rate": 0.005},
+            },
             {"method": "lora", "photos": [1, 5], "ranks": [1], "anchors": ["w"], "training": STEPS},
             {"method": "lora", "photos": [5], "ranks": [2], "anchors": ["w+"], "training": STEPS},
             {

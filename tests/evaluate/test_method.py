@@ -19,7 +19,7 @@ from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
 
-ROWS = 11
+ROWS = 12
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,12 @@ def test_the_whole_benchmark(asked, work, tiny_prior):
     assert by_name["pti", 0, 0]["samples_identity"] is None
     assert by_name["lora", 1, 1]["interpolation_least"] is None  # one anchor leads nowhere
     assert by_name["control", 1, 5]["heldout_psnr"] != lora["heldout_psnr"]
-    bent = by_name["lora-pti", 1, 5]
+    bent, all_bent = by_name["lora-pti", 1, 5], by_name["full-pti", 0, 5]
     assert bent["bytes"] == lora["bytes"] and bent["heldout_psnr"] != lora["heldout_psnr"]
+    # learned as without, up to what bending changes
+    assert all_bent["parameters"] == full["parameters"] and all_bent["bytes"] == full["bytes"]
+    assert all_bent["samples_identity"] == full["samples_identity"]
+    assert all_bent["heldout_psnr"] != full["heldout_psnr"]
     narrow, small = by_name["lora-int8", 1, 5], by_name["lora-small", 2, 5]
     assert narrow["bytes"] < 0.8 * lora["bytes"] and narrow["parameters"] == lora["parameters"]
     assert narrow["heldout_psnr"] == pytest.approx(lora["heldout_psnr"], abs=0.5)
@@ -196,6 +200,8 @@ def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
         known_rows(known, other.rows(protocol.people), other, prior, 0).rows
     )
     assert {row.method for row in left} == {"full"}
+    elsewhere = replace(protocol, tuning_people=(1_099_991_007,))
+    assert len(known_rows(known, rows, elsewhere, prior, 0).rows) == len(rows)
     failed = known | {"rows": [known["rows"][0] | {"error": "no"}, *known["rows"][1:]]}
     assert len(known_rows(failed, rows, protocol, prior, 0).rows) == len(rows) - 1
     for name, asking in {"seed": (protocol, 1), "yaws": (replace(protocol, yaws=(0,)), 0)}.items():
@@ -203,7 +209,7 @@ def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
             known_rows(known, rows, asking[0], prior, asking[1])
     then = known | {"adapter_rates": {"convolution": 1.0}}
     kept = known_rows(then, rows, protocol, prior, 0).rows
-    assert {row.method for row in kept} == {"prior-w", "full", "pti"}
+    assert {row.method for row in kept} == {"prior-w", "full", "full-pti", "pti"}
     with pytest.raises(UserError, match="another prior"):
         known_rows(known, rows, protocol, replace(prior, sha256="0"), 0)
 

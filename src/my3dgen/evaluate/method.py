@@ -20,7 +20,7 @@ from my3dgen import __version__
 from my3dgen.errors import UserError
 from my3dgen.evaluate.method_bench import lender, stamp_of
 from my3dgen.evaluate.method_known import Known, known_rows
-from my3dgen.evaluate.method_protocol import BORROWING, Protocol, Row
+from my3dgen.evaluate.method_protocol import BENT, BORROWING, RATED, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
@@ -132,11 +132,9 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     people = asked.protocol.tuning_people
     protocol = replace(asked.protocol, people=people)
     first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
-    part = "pivoting" if method == "lora-pti" else "training"
-    if getattr(first[0], part) is None or method in ("lora-int8", "control"):
-        raise UserError(
-            f"'{method}' has no rate of its own; choose pti, full, lora, lora-small, lora-placed or lora-pti"
-        )
+    if method not in RATED:
+        raise UserError(f"'{method}' has no rate of its own; choose one of {', '.join(RATED)}")
+    part = "pivoting" if method in BENT else "training"
     rows: dict[float, list[Row]] = {}
     for rate in rates:
         for row in first:

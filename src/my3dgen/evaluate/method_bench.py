@@ -36,7 +36,7 @@ from my3dgen.evaluate.method_learn import (
     with_adapter,
 )
 from my3dgen.evaluate.method_people import Case, make_photos, make_views, read_case
-from my3dgen.evaluate.method_protocol import BORROWING, LEARNED, Protocol, Row
+from my3dgen.evaluate.method_protocol import BORROWING, LEARNED, RANKED, Protocol, Row
 from my3dgen.evaluate.method_shape import depth_error, floaters
 from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
 from my3dgen.evaluate.metrics import Score, load_judge, mean_score
@@ -134,7 +134,7 @@ class Bench:
             asdict(asked.inversion),
             [asked.samples, asked.sample_yaw, asked.interpolations, asked.interpolation_steps],
             self.seed,
-            FACTORS if row.pivoting else None,
+            FACTORS if row.pivoting and row.method in RANKED else None,
         ]
         album, anchors, path = None, None, None
         took = {"seconds": 0.0, "peak_memory_mb": 0.0}

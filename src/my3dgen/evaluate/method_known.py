@@ -28,12 +28,13 @@ def known_rows(
     """Those of `rows` that `results` (as `read_results` checked them) answer.
 
     A method whose settings have changed since is left out, adapters if the rates of their parts have, and so
-    is a row that failed. Raises UserError for
-    results of another prior, seed, or protocol apart from its methods.
+    is a row that failed. Raises UserError for results of another prior, seed, or protocol apart from its
+    methods and the people who tune them.
     """
     earlier = parse_protocol(results["protocol"])
     now, then = (
-        {"my3dgen": version, "prior": sha256, "seed": number, **asked.to_json(), "methods": None}
+        {"my3dgen": version, "prior": sha256, "seed": number, **asked.to_json()}
+        | {"methods": None, "tuning_people": None}
         for version, sha256, number, asked in (
             (__version__, prior.sha256, seed, protocol),
             (results["my3dgen"], results["prior_sha256"], results["seed"], earlier),

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from my3dgen.anchors import Anchors
-from my3dgen.evaluate.method_protocol import Protocol, Row
+from my3dgen.evaluate.method_protocol import FULL, Protocol, Row
 from my3dgen.evaluate.methods import Method, personalised, pivotal, prior_alone, tuned_in_full
 from my3dgen.evaluate.stages import peak_rss_mb
 from my3dgen.faces.album import Album
@@ -65,11 +65,12 @@ def learn(
     if row.method.startswith("prior-"):
         method = prior_alone(prior, protocol.inversion.config(row.anchors, seed), row.method)
         return Learned(method, anchors, 0, anchor_bytes(anchors), 0.0)
-    assert row.method == "full" and row.training is not None
+    assert row.method in FULL and row.training is not None
     started = time.perf_counter()
     tuned = finetune(prior, album, anchors, row.training.personalization(1, seed))
     seconds = time.perf_counter() - started
-    method = tuned_in_full(prior, tuned.generator, tuned.anchors, protocol.inversion.config("w", seed))
+    config, pivoting = protocol.inversion.config("w", seed), row.bending(seed)
+    method = tuned_in_full(prior, tuned.generator, tuned.anchors, config, pivoting)
     size = generator_bytes(tuned.generator) + anchor_bytes(tuned.anchors)
     return Learned(method, tuned.anchors, tuned_numbers(tuned.generator), size, seconds)
 
@@ -82,8 +83,8 @@ def with_adapter(
     person = Person.load(path, prior)
     if anchors is not None:
         person = new_person(prior, person.adapter, anchors)
-    pivoting = None if row.pivoting is None else row.pivoting.tuning(seed)
-    method = personalised(prior, person, protocol.inversion.config("w", seed), pivoting=pivoting)
+    config = protocol.inversion.config("w", seed)
+    method = personalised(prior, person, config, pivoting=row.bending(seed))
     parameters = int(person.facts()["trainable_parameters"])
     return Learned(method, person.anchors, parameters, path.stat().st_size, seconds)
 

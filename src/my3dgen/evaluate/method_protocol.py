@@ -6,7 +6,8 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `pti`: the prior's inversion, then all weights tuned on each photo by itself (no album, so 0 photos).
 - `full`: all weights tuned on the album; `lora`: an adapter of a rank. Both search the alpha-space of the
   anchors, which are the album's photos inverted in W or W+.
-- `lora-pti`: as `lora`, then the adapter tuned on each photo by itself.
+- `full-pti`: as `full`, then all weights tuned on each photo by itself; `lora-pti`: as `lora`, then the
+  adapter.
 - `lora-int8`: the adapter and anchors of `lora`, kept in 8 bits.
 - `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
   rank is that before the cut.
@@ -41,9 +42,15 @@ LEARNED = ("lora", "lora-small", "lora-placed")
 BORROWING = ("lora-pti", "lora-int8", "control")
 """Methods that begin with the adapter of a `lora` row, which is learned only once."""
 RANKED = (*LEARNED, *BORROWING)
+FULL = ("full", "full-pti")
+"""Methods that tune all weights on the album."""
+BENT = ("full-pti", "lora-pti")
+"""Methods that learn an album, then bend around each photo."""
 KEY = ("person", "method", "rank", "photos", "anchors")
 """What tells the rows of a protocol apart."""
-METHODS = ("prior-w", "prior-w+", "pti", "full", *RANKED)
+RATED = ("pti", *FULL, *LEARNED, "lora-pti")
+"""Methods with a learning rate of their own."""
+METHODS = ("prior-w", "prior-w+", "pti", *FULL, *RANKED)
 SPACES = ("w", "w+")
 RESOLUTIONS = tuple(2**k for k in range(2, 11))
 """Of the blocks that ranks may be given for, whatever the prior."""
@@ -110,7 +117,7 @@ class Entry:
     """0 where there is no adapter."""
     training: Training | None = None
     pivoting: Training | None = None
-    """Of the adapter on a photo; of `lora-pti` alone."""
+    """On a photo, after the album; of those in `BENT` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +140,10 @@ class Row:
         """Such as `lora-r1-50-w`: unique among the rows of a person."""
         rank = f"-r{self.rank}" if self.rank else ""
         return f"{self.method}{rank}-{self.photos}-{self.anchors}{self.variant}"
+
+    def bending(self, seed: int) -> TuneConfig | None:
+        """How the row bends around a photo; None if it does not."""
+        return None if self.pivoting is None else self.pivoting.tuning(seed)
 
     def key(self) -> dict[str, Any]:
         """The row's identity in the results."""
@@ -314,7 +325,7 @@ def _entry(content: Any, learned: int) -> Entry:
             raise ValueError(
                 f"'{method}: training' {'lacks' if method == 'lora-placed' else 'has no'} ranks of groups"
             )
-    if method == "lora-pti":
+    if method in BENT:
         pivoting = _settings(values.get("pivoting", {}), Training, f"{method}: pivoting")
         if pivoting.budget is not None or pivoting.ranks:
             raise ValueError(f"'{method}: pivoting' has no {'ranks' if pivoting.ranks else 'budget'}")

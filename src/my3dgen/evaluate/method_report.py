@@ -16,7 +16,7 @@ from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, co
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, leading, plot_all, title_of
-from my3dgen.evaluate.method_protocol import METHODS, SPACES, parse_protocol
+from my3dgen.evaluate.method_protocol import BENT, METHODS, SPACES, parse_protocol
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
@@ -48,7 +48,7 @@ COLUMNS = {
 }
 ALIKE = ("lora-int8",)
 """Methods that sheets leave out, for their pictures look like those of LoRA."""
-ALIKE_UNBENT = (*ALIKE, "lora-pti")
+ALIKE_UNBENT = (*ALIKE, *BENT)
 """The same of samples, and of ways between photos, which need no photo to bend around."""
 KEPT = ("prior-w", "lora", "lora-placed", "lora-small", "lora-int8", "control")
 """Methods that are set against all weights; the prior and another's adapter show what is worth how much."""

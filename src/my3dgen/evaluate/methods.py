@@ -2,9 +2,10 @@
 
 Each inverts a photo in its own latent space, all with the same number of steps a photo. The prior alone
 searches W or W+. A personalised generator searches the alpha-space of its anchors, as the paper does:
-elsewhere it has learned nothing about the person. With pivotal tuning (PTI) all weights of the prior, or the
-person's adapter, then bend around each photo. The prior starts where `invert` starts it: from its encoder, or
-from one latent fitted to all photos given. That comes on top of the steps and makes the baseline stronger.
+elsewhere it has learned nothing about the person. With pivotal tuning (PTI) all weights, of the prior or
+those tuned for the person, or the person's adapter then bend around each photo. The prior starts where
+`invert` starts it: from its encoder, or from one latent fitted to all photos given. That comes on top of the
+steps and makes the baseline stronger.
 """
 
 from collections.abc import Callable
@@ -70,14 +71,18 @@ def prior_alone(prior: Prior, config: InvertConfig, name: str = "prior") -> Meth
 
 def pivotal(prior: Prior, config: InvertConfig, tuning: TuneConfig, name: str = "pti") -> Method:
     """Pivotal tuning: the frozen prior's inversion, then all weights tuned on each photo by itself."""
-    alone = prior_alone(prior, config)
+    return bent_in_full(prior, prior_alone(prior, config, name), tuning)
+
+
+def bent_in_full(own: Prior, method: Method, tuning: TuneConfig) -> Method:
+    """A method that draws with `own` generator; after it inverted, all weights are tuned on each photo."""
 
     def find(album: Album, correct_cameras: bool) -> Found:
-        found = alone.invert(album, correct_cameras)
-        tuned = [tune_all_on_photo(prior, album, found, i, tuning) for i in range(len(album))]
+        found = method.invert(album, correct_cameras)
+        tuned = (tune_all_on_photo(own, album, found, i, tuning) for i in range(len(album)))
         return replace(found, own=tuple((generator, None) for generator in tuned))
 
-    return Method(name, f"{alone.latent}, then all weights", prior.generator, None, find)
+    return replace(method, latent=f"{method.latent}, then all weights", invert=find)
 
 
 def personalised(
@@ -110,11 +115,19 @@ def factor_for(album: Album) -> int:
     return PLACE_FACTOR * (1 if len(album) >= FEW else 3)
 
 
-def tuned_in_full(prior: Prior, generator: Generator, anchors: Anchors, config: InvertConfig) -> Method:
-    """A generator all of whose weights were tuned, inverting in the alpha-space of the same anchors."""
+def tuned_in_full(
+    prior: Prior,
+    generator: Generator,
+    anchors: Anchors,
+    config: InvertConfig,
+    pivoting: TuneConfig | None = None,
+) -> Method:
+    """A generator all of whose weights were tuned, inverting in the alpha-space of the same anchors; with
+    `pivoting` they then bend around each photo."""
     own = replace(prior, generator=generator)
     # a new adapter changes nothing: its B is zero
-    return personalised(own, new_person(own, new_adapter(generator, 1, 1.0), anchors), config, "full")
+    plain = personalised(own, new_person(own, new_adapter(generator, 1, 1.0), anchors), config, "full")
+    return plain if pivoting is None else bent_in_full(own, plain, pivoting)
 
 
 def times(config: InvertConfig, factor: int) -> InvertConfig:
