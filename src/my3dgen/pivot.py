@@ -1,8 +1,9 @@
 """Pivotal tuning: bend a person's adapter, or all of a prior, around one photo, its latent being the pivot
 (EG3D spec 5.7).
 
-The photo is then matched more closely than any point of alpha-space can, at some cost from other
-sides. The result is an adapter or a generator for each photo; the person's, or the prior's, is not touched.
+The photo is then matched more closely than any point of alpha-space can. What it caught of light, gaze and
+expression shows from other sides, too, as long as the bend is small; a larger one costs them. The result is
+an adapter or a generator for each photo; the person's, or the prior's, is not touched.
 """
 
 import copy
@@ -29,7 +30,8 @@ from my3dgen.tune import TuneConfig, tune
 QUALITIES: dict[Quality, TuneConfig] = {
     "draft": TuneConfig(steps=15, warm=5),
     "standard": TuneConfig(steps=40, warm=5),
-    "max": TuneConfig(steps=300, window=None),
+    # as far in all as standard: faster meets the photo nearer, and loses other sides
+    "max": TuneConfig(steps=300, window=None, rate=3e-4),
 }
 GPU_PHOTOS = 16  # together, at most
 

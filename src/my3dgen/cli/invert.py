@@ -41,7 +41,7 @@ class Invert(Verb):
     beta: float = 0.3
     """How far below 0 an anchor's weight may be."""
     tune: bool = False
-    """Then bend the adapter around each photo: closer from its side, perhaps worse from others."""
+    """Then bend the adapter around each photo: much closer from its side, a little from others."""
     quality: Literal["draft", "standard", "max"] = "standard"
     """How long to search."""
     seed: int = 0
