@@ -48,12 +48,12 @@ def test_a_protocol_survives_json(toy_protocol):
 def test_rows_are_all_combinations_that_are_asked_for(toy_protocol):
     protocol = parse_protocol(toy_protocol)
     rows = protocol.rows(protocol.people)
-    assert len(rows) == 22 and len({(row.person, row.name) for row in rows}) == 22
+    assert len(rows) == 24 and len({(row.person, row.name) for row in rows}) == 24
     one = protocol.rows(protocol.people[:1], ["pti", "lora"], [1])
     assert [row.name for row in one] == ["pti-0-w", "lora-r1-1-w"]
     with pytest.raises(
         UserError,
-        match=r"no method 'lara'.*prior-w, pti, full, lora, lora-pti, lora-int8, lora-small, lora-pl",
+        match=r"no method 'lara'.*prior-w, pti, full, full-pti, lora, lora-pti, lora-int8, lora-small",
     ):
         protocol.rows(protocol.people, ["lara"])
     with pytest.raises(UserError, match="have 1, 5 photos"):
