@@ -61,7 +61,7 @@ def applications(demo: Path) -> None:
         smile = ("--yaw", "-30", "0", "30", "-o", f"{folder}/smile.png", "--report", f"{folder}/smile.json")
         run("edit", person, *smile)
         photo = BUNDLED / "photos" / Path(ENHANCED[0]).with_suffix(".jpg")
-        turned = ("--pivot", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
+        turned = ("--tune", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
         run("edit", person, "--photo", str(photo), *turned)
         for source, target in {
             "way.chart": "interpolation",

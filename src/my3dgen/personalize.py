@@ -183,7 +183,7 @@ def finetune(
     generator = copy.deepcopy(prior.generator)
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
     losses = work.train(generator, None, leaves, 0, config.steps)
-    generator.requires_grad_(False)
+    generator.requires_grad_(False).zero_grad()
     return FullyTuned(generator, work.refined()[0], {"method": "full", **work.made(losses, started)})
 
 

@@ -2,8 +2,8 @@
 (EG3D spec 5.7).
 
 The photo is then matched more closely than any point of alpha-space can. What it caught of light, gaze and
-expression shows from other sides, too, as long as the bend is small; a larger one costs them. The result is
-an adapter or a generator for each photo; the person's, or the prior's, is not touched.
+expression shows from other sides, too; there a small bend gains most, a larger one less. The result is an
+adapter or a generator for each photo; the person's, or the prior's, is not touched.
 """
 
 import copy
@@ -30,7 +30,7 @@ from my3dgen.tune import TuneConfig, tune
 QUALITIES: dict[Quality, TuneConfig] = {
     "draft": TuneConfig(steps=15, warm=5),
     "standard": TuneConfig(steps=40, warm=5),
-    # as far in all as standard: faster meets the photo nearer, and loses other sides
+    # about as far in all as standard: a higher rate meets the photo nearer, and other sides less
     "max": TuneConfig(steps=300, window=None, rate=3e-4),
 }
 GPU_PHOTOS = 16  # together, at most
@@ -77,7 +77,7 @@ def tune_on_photos(
 def tune_all_on_photo(
     prior: Prior, album: Album, placed: Pivots, index: int, config: TuneConfig
 ) -> Generator:
-    """A copy of the prior's generator, all weights but the mapping's trained on photo `index`.
+    """A copy of the generator of `prior`, all weights but the mapping's trained on photo `index`.
 
     Arguments and errors as `tune_on_photos`. The rate of an adapter is too high for this.
     """
@@ -85,6 +85,7 @@ def tune_all_on_photo(
     leaves = {n: p.requires_grad_() for n, p in generator.named_parameters() if n.startswith(TUNED_IN_FULL)}
     targets, ws = _pivoted(prior, album, placed)
     _tune(generator, None, leaves, targets.only(index), ws[index : index + 1], config)
+    generator.zero_grad()  # a gradient takes as much memory as what it is of
     return generator.requires_grad_(False)
 
 

@@ -127,7 +127,7 @@ def test_edit_of_a_photo(run, capsys, tmp_path):
     words = [
         "--photo",
         photo,
-        "--pivot",
+        "--tune",
         "--quality",
         "draft",
         "--strengths",
@@ -176,7 +176,7 @@ def test_mesh(run, prior, person, capsys, tmp_path):
         ("edit", ["--direction", "beard"], "it has: blink, smile"),
         ("edit", ["--direction", "smile=big"], "NAME=WEIGHT"),
         ("edit", ["--strengths"], "at least one number"),
-        ("edit", ["--pivot"], "give --photo, too"),
+        ("edit", ["--tune"], "give --photo, too"),
         ("edit", ["--photo", "a.jpg", "--anchor", 1], "and no anchors"),
         ("mesh", [], ".glb or .ply"),
     ],

@@ -263,6 +263,8 @@ def test_rates_are_compared_on_people_of_their_own(asked, work):
     assert slow != fast and not any(row["errors"] for row in table_of_rates)
     people = {path.name for path in (work / "tuning" / "people").iterdir()}
     assert people == {str(seed) for seed in asked.protocol.tuning_people}
+    bent = tune_method(Asked(**(vars(asked) | {"out": work / "tuning"})), "full-pti", [1e-5, 1e-2], steps=2)
+    assert bent[0]["heldout_psnr"] != bent[1]["heldout_psnr"] and not any(row["errors"] for row in bent)
     with pytest.raises(UserError, match="has no rate of its own"):
         tune_method(asked, "prior-w", [1e-3], None)
     with pytest.raises(UserError, match="--rates"):

@@ -5,7 +5,7 @@ import pytest
 
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate.demo import BUNDLED
-from my3dgen.evaluate.method_protocol import OWN_SEEDS, parse_protocol, read_protocol
+from my3dgen.evaluate.method_protocol import METHODS, OWN_SEEDS, parse_protocol, read_protocol
 from my3dgen.evaluate.prior_people import MOST_HEADS, MOST_SEEDS, RESERVED, compared_seeds, inverted_seeds
 from my3dgen.synthetic.album import read_truth
 from my3dgen.synthetic.factors import HELD_OUT_SEEDS, TRAIN_SEEDS
@@ -16,7 +16,7 @@ SHIPPED = Path(__file__).parent.parent.parent / "benches" / "protocol.json"
 def test_the_people_of_the_shipped_protocol_were_never_met():
     protocol = read_protocol(SHIPPED)
     people = {*protocol.people, *protocol.tuning_people}
-    assert len(protocol.people) == 16 and len(protocol.tuning_people) == 2 and len(people) == 18
+    assert len(protocol.people) == 16 and len(protocol.tuning_people) == 6 and len(people) == 22
     for seed in people:
         assert seed in HELD_OUT_SEEDS and seed not in TRAIN_SEEDS and seed not in HELD_OUT_SEEDS[:RESERVED]
     for seed in (0, 9, MOST_SEEDS - 1):
@@ -35,6 +35,7 @@ def test_the_shipped_protocol_asks_what_the_paper_claims():
     wanted += [f"lora-r{rank}-50-w" for rank in (2, 4, 8)] + ["lora-r1-50-w+", "full-50-w+"]
     wanted += ["prior-w-50-w", "prior-w+-50-w+", "pti-0-w", "control-r1-50-w"]
     assert set(wanted) <= set(names)
+    assert {row.method for row in protocol.rows(protocol.people[:1])} == set(METHODS)
     # a control borrows an adapter that lora's row has trained
     settings = {row.name: row.training for row in protocol.rows(protocol.people[:1])}
     assert settings["control-r1-50-w"] == settings["lora-r1-50-w"]
@@ -92,6 +93,11 @@ def test_the_control_is_the_next_person(toy_protocol):
         (
             {"methods": [{"method": "lora-pti", "photos": [1], "ranks": [1], "pivoting": {"ranks": "b4=0"}}]},
             "pivoting' has no ranks",
+        ),
+        ({"methods": [{"method": "full-pti", "photos": [1], "pivoting": {"budget": 9}}]}, "has no budget"),
+        (
+            {"methods": [{"method": "full-pti", "photos": [1], "pivoting": {"alpha": 2}}]},
+            "that 'alpha' would",
         ),
         ({"methods": [{"method": "full", "photos": [1], "training": {"ranks": "b5=0"}}]}, "group 'b5'"),
         ({"methods": [{"method": "pti", "photos": [1]}]}, "'pti: photos'"),

@@ -1,3 +1,4 @@
+import copy
 import importlib
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from my3dgen.evaluate.true_views import Moment
 from my3dgen.invert import FEW, QUALITIES
 from my3dgen.lora import new_adapter
 from my3dgen.person import new_person
+from my3dgen.tune import TuneConfig
 
 invert_module, place_module = map(importlib.import_module, ("my3dgen.invert", "my3dgen.place"))
 JUDGE = Judge(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)), lambda images, _: images.flatten(1)[:, :128])
@@ -107,8 +109,6 @@ def test_times_changes_the_steps_a_photo_alone():
 
 
 def test_a_fully_tuned_generator_is_drawn_as_it_is(tiny_prior, truth, photos):
-    import copy
-
     from my3dgen.evaluate.protocol import reproduce
 
     tuned = copy.deepcopy(tiny_prior.generator)
@@ -121,3 +121,21 @@ def test_a_fully_tuned_generator_is_drawn_as_it_is(tiny_prior, truth, photos):
         expected = tuned.synthesis(truth.ws, truth.cameras).image.clamp(-1, 1)
     torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
     assert (images - photos.images).abs().mean() > 0.02
+
+
+def test_all_weights_bend_around_each_photo_from_where_they_were_tuned(tiny_prior, truth, photos):
+    tuned = copy.deepcopy(tiny_prior.generator)
+    with torch.no_grad():
+        tuned.superresolution.block1.torgb.bias += 0.3
+    before = {name: value.clone() for name, value in tuned.state_dict().items()}
+    tuning = TuneConfig(steps=2, rate=1e-3, window=None, perceptual=0.0)
+    method = tuned_in_full(tiny_prior, tuned, truth, QUALITIES["draft"], "full-pti", tuning)
+    assert method.name == "full-pti"
+    found = method.invert(select(photos, photos.names[:2]), False)
+    (first, _), (second, _) = method.models(found)
+    for own in (first, second):
+        apart = max(float((value - before[name]).abs().max()) for name, value in own.state_dict().items())
+        assert 0 < apart < 0.1 and all(p.grad is None and not p.requires_grad for p in own.parameters())
+    weight = "backbone.synthesis.b8.conv1.weight"
+    assert not torch.equal(first.state_dict()[weight], second.state_dict()[weight])
+    assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items())

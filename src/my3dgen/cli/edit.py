@@ -43,10 +43,10 @@ class Edit(AppearanceVerb):
     """Also write scores and likeness at every strength: .json, and a chart."""
     photo: Path | None = None
     """Edit this photo of the person in place of a mixture of their anchors."""
-    pivot: bool = False
+    tune: bool = False
     """Once more with the person's adapter bent around the photo: nearer to it."""
     quality: Literal["draft", "standard", "max"] = "standard"
-    """How long to search for the photo."""
+    """How long to search for the photo, and to tune."""
     stills: Path | None = None
     """Also write the pictures, or the whole edited photos, as PNG files in this new folder."""
 
@@ -69,8 +69,8 @@ class Edit(AppearanceVerb):
             check_report(self.report)
         if self.stills is not None:
             check_stills(self.stills)
-        if self.pivot and self.photo is None:
-            raise UserError("--pivot bends the adapter around a photo; give --photo, too")
+        if self.tune and self.photo is None:
+            raise UserError("--tune bends the adapter around a photo; give --photo, too")
         if self.photo is not None and (self.person is None or self.anchor is not None or self.alpha):
             raise UserError(
                 "--photo is found in the alpha-space of a person; give a person file and no anchors"
@@ -173,7 +173,7 @@ class Edit(AppearanceVerb):
             keep_inside=self.keep_inside,
             yaws=[math.radians(yaw) for yaw in self.yaw],
             config=QUALITIES[self.quality],
-            tune=PIVOTS[self.quality] if self.pivot else None,
+            tune=PIVOTS[self.quality] if self.tune else None,
         )
         save_image(photo_edit_sheet(framed, made, self.yaw, name_of(direction)), self.out)
         result: dict = {"photo": str(photo)}

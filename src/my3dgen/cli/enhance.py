@@ -53,7 +53,7 @@ class Enhance(Verb):
     beta: float = 0.03
     """How far below 0 an anchor's weight may be."""
     quality: Literal["draft", "standard", "max"] = "standard"
-    """How long to search."""
+    """How long to search, and to tune."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to work."""
 

@@ -54,9 +54,9 @@ class EvaluateMethod(Verb):
     tune: str | None = None
     """Measure nothing but this method at several rates, on people of their own."""
     rates: tuple[float, ...] = ()
-    """Learning rates to try."""
+    """Learning rates to try, of bending for a method that bends around photos."""
     steps: int | None = None
-    """Steps of training when rates are tried, if not the protocol's."""
+    """Steps that go with the rates, if not the protocol's."""
 
     def run(self) -> dict:
         """Measure, or read results; returns them (or the table of rates)."""

@@ -43,7 +43,7 @@ class Invert(Verb):
     tune: bool = False
     """Then bend the adapter around each photo: much closer from its side, a little from others."""
     quality: Literal["draft", "standard", "max"] = "standard"
-    """How long to search."""
+    """How long to search, and to tune."""
     seed: int = 0
     """Of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

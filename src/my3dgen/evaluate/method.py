@@ -121,10 +121,13 @@ def evaluate_methods(asked: Asked, known: Mapping[str, Any] | None = None) -> di
 def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | None) -> list[dict[str, Any]]:
     """The figures of a method at several rates, the means over the protocol's `tuning_people`.
 
-    Of the method's entries in the protocol the first counts, with its most photos. Raises UserError for a
-    method without a rate or a value out of range, and as `evaluate_methods`.
+    Of the method's entries in the protocol the first counts, with its most photos; of a method that bends
+    around photos the rates and steps are those of bending. Raises UserError for a method without a rate or
+    a value out of range, and as `evaluate_methods`.
     """
     asked.check()
+    if method not in RATED:
+        raise UserError(f"'{method}' has no rate of its own; choose one of {', '.join(RATED)}")
     if not rates or any(not 0 < rate <= 1 for rate in rates):
         raise UserError("--rates are numbers above 0 and up to 1, such as 0.001 0.002")
     if steps is not None and not 1 <= steps <= 1_000_000:
@@ -132,8 +135,6 @@ def tune_method(asked: Asked, method: str, rates: Sequence[float], steps: int | 
     people = asked.protocol.tuning_people
     protocol = replace(asked.protocol, people=people)
     first = [max(protocol.rows([p], [method]), key=lambda row: row.photos) for p in people]
-    if method not in RATED:
-        raise UserError(f"'{method}' has no rate of its own; choose one of {', '.join(RATED)}")
     part = "pivoting" if method in BENT else "training"
     rows: dict[float, list[Row]] = {}
     for rate in rates:

@@ -110,7 +110,7 @@ CLAIMS = (
             "full": "Photos of a synthetic person contradict each other in nothing: the same head, true "
             "light. The more of them there are, the less is left to overfit, and what all weights gain in "
             "photos they keep in other views. What rank 1 lacks then is room, for more of it comes nearer "
-            "(last table), and the outlines of neck and hair (lab log)."
+            "(last table)."
         },
         compares="same photos",
         pictures=("fewer.jpg",),

@@ -26,9 +26,9 @@ class Learned:
     anchors: Anchors | None
     """What alpha-space is spanned by; None where a method has none."""
     parameters: int
-    """Numbers trained for the person, latents apart."""
+    """Numbers trained for the person, latents and what bends around a photo apart."""
     bytes: int
-    """On disk, in 16-bit numbers: what must be kept to draw the person again, or one photo of it (pti)."""
+    """On disk, in 16-bit numbers: what must be kept to draw the person again, or one photo by `pti`."""
     seconds: float
     """Of training, the anchors' inversion apart."""
 
@@ -70,7 +70,7 @@ def learn(
     tuned = finetune(prior, album, anchors, row.training.personalization(1, seed))
     seconds = time.perf_counter() - started
     config, pivoting = protocol.inversion.config("w", seed), row.bending(seed)
-    method = tuned_in_full(prior, tuned.generator, tuned.anchors, config, pivoting)
+    method = tuned_in_full(prior, tuned.generator, tuned.anchors, config, row.method, pivoting)
     size = generator_bytes(tuned.generator) + anchor_bytes(tuned.anchors)
     return Learned(method, tuned.anchors, tuned_numbers(tuned.generator), size, seconds)
 

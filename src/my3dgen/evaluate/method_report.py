@@ -49,7 +49,7 @@ COLUMNS = {
 ALIKE = ("lora-int8",)
 """Methods that sheets leave out, for their pictures look like those of LoRA."""
 ALIKE_UNBENT = (*ALIKE, *BENT)
-"""The same of samples, and of ways between photos, which need no photo to bend around."""
+"""What sheets of samples, and of ways between photos, leave out besides: there is no photo to bend around."""
 KEPT = ("prior-w", "lora", "lora-placed", "lora-small", "lora-int8", "control")
 """Methods that are set against all weights; the prior and another's adapter show what is worth how much."""
 AGAINST_FULL = {

@@ -44,7 +44,7 @@ class Method:
     """A way to reproduce a person."""
 
     name: str
-    """Such as `prior`, `lora` or `full`."""
+    """Such as `prior`, `lora`, `full` or `full-pti`."""
     latent: str
     """Where photos are inverted to, in words."""
     generator: Generator
@@ -120,13 +120,14 @@ def tuned_in_full(
     generator: Generator,
     anchors: Anchors,
     config: InvertConfig,
+    name: str = "full",
     pivoting: TuneConfig | None = None,
 ) -> Method:
     """A generator all of whose weights were tuned, inverting in the alpha-space of the same anchors; with
     `pivoting` they then bend around each photo."""
     own = replace(prior, generator=generator)
     # a new adapter changes nothing: its B is zero
-    plain = personalised(own, new_person(own, new_adapter(generator, 1, 1.0), anchors), config, "full")
+    plain = personalised(own, new_person(own, new_adapter(generator, 1, 1.0), anchors), config, name)
     return plain if pivoting is None else bent_in_full(own, plain, pivoting)
 
 
