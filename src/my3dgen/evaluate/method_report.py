@@ -355,7 +355,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
             page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
             if page is not None:
                 # in few bytes, for pages are part of every clone
-                made[name] = save_image(page, folder / f"{PREFIX}{name}.jpg", quality=80).name
+                made[name] = save_image(page, folder / f"{PREFIX}{name}.jpg", quality=70).name
     return made
 
 
