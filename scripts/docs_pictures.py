@@ -56,21 +56,14 @@ def applications(demo: Path) -> None:
     save_small(picture, TARGET / "enhance.jpg")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for index, name in enumerate(ENHANCED[:2]):
-            photo = str(BUNDLED / "photos" / Path(name).with_suffix(".jpg"))
-            for mode in ((), ("--tune",)):
-                run("invert", photo, "--person", person, *mode, "-o", f"{folder}/turned{index}{len(mode)}.png")
-        stacked([folder / f"turned{index}{mode}.png" for index in (0, 1) for mode in (0, 1)]).save(
-            folder / "turned.png"
-        )
+        turned(person, folder).save(folder / "turned.png")
         run("sample", person, "--count", "12", "--yaw-range", "30", "-o", f"{folder}/sample.png")
         way = ("--anchors", "3,17,40", "--loop", "--pace", "picture", "--ease", "linear", "--steps", "36")
         run("interpolate", person, *way, "-o", f"{folder}/way.png", "--report", f"{folder}/way.json")
         smile = ("--yaw", "-30", "0", "30", "-o", f"{folder}/smile.png", "--report", f"{folder}/smile.json")
         run("edit", person, *smile)
-        photo = BUNDLED / "photos" / Path(ENHANCED[0]).with_suffix(".jpg")
-        turned = ("--tune", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
-        run("edit", person, "--photo", str(photo), *turned)
+        edited = ("--tune", "--strengths", "-2", "-1", "1", "--yaw", "-30", "-o", f"{folder}/photo.png")
+        run("edit", person, "--photo", photo_of(ENHANCED[0]), *edited)
         for source, target in {
             "way.chart": "interpolation",
             "smile.chart": "edit",
@@ -84,13 +77,24 @@ def applications(demo: Path) -> None:
                 save_small(small, TARGET / f"{target}.jpg")
 
 
-def stacked(paths: list[Path]) -> Image.Image:
-    """Pictures of one width, one below the other."""
-    pictures = [Image.open(path).convert("RGB") for path in paths]
-    page = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)), "white")
-    for index, picture in enumerate(pictures):
-        page.paste(picture, (0, sum(above.height for above in pictures[:index])))
+def turned(person: str, folder: Path) -> Image.Image:
+    """Two photos from other sides, each without and with tuning, one below the other."""
+    pictures: list[Image.Image] = []
+    for name in ENHANCED[:2]:
+        for mode in ((), ("--tune",)):
+            path = folder / f"turned{len(pictures)}.png"
+            run("invert", photo_of(name), "--person", person, *mode, "-o", str(path))
+            pictures.append(Image.open(path).convert("RGB"))
+    width, height = pictures[0].size
+    page = Image.new("RGB", (width, height * len(pictures)), "white")
+    for place, picture in enumerate(pictures):
+        page.paste(picture, (0, height * place))
     return page
+
+
+def photo_of(name: str) -> str:
+    """The bundled photo behind a picture of the demo's album."""
+    return str(BUNDLED / "photos" / Path(name).with_suffix(".jpg"))
 
 
 def heads(count: int, at_once: int = 8) -> Image.Image:
