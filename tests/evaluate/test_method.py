@@ -13,7 +13,7 @@ from my3dgen.evaluate.method_bench import Bench
 from my3dgen.evaluate.method_claims import CLAIMS
 from my3dgen.evaluate.method_known import known_rows
 from my3dgen.evaluate.method_people import read_case
-from my3dgen.evaluate.method_protocol import parse_protocol
+from my3dgen.evaluate.method_protocol_file import parse_protocol
 from my3dgen.evaluate.method_report import draw_sheets, is_row, read_results, squares, table, write_docs
 from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person

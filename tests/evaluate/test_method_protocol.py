@@ -5,7 +5,8 @@ import pytest
 
 from my3dgen.errors import FileFormatError, UserError
 from my3dgen.evaluate.demo import BUNDLED
-from my3dgen.evaluate.method_protocol import METHODS, OWN_SEEDS, parse_protocol, read_protocol
+from my3dgen.evaluate.method_protocol import METHODS
+from my3dgen.evaluate.method_protocol_file import OWN_SEEDS, parse_protocol, read_protocol
 from my3dgen.evaluate.prior_people import MOST_HEADS, MOST_SEEDS, RESERVED, compared_seeds, inverted_seeds
 from my3dgen.synthetic.album import read_truth
 from my3dgen.synthetic.factors import HELD_OUT_SEEDS, TRAIN_SEEDS

@@ -104,7 +104,7 @@ class EvaluateMethod(Verb):
         """The options as what is asked. Raises UserError."""
         from my3dgen.cli.device import chosen_device
         from my3dgen.evaluate.method import Asked
-        from my3dgen.evaluate.method_protocol import read_protocol
+        from my3dgen.evaluate.method_protocol_file import read_protocol
 
         protocol = read_protocol(self.protocol)
         return Asked(

@@ -6,7 +6,8 @@ from typing import Any
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_protocol import KEY, RANKED, Protocol, Row, parse_protocol
+from my3dgen.evaluate.method_protocol import KEY, RANKED, Protocol, Row
+from my3dgen.evaluate.method_protocol_file import parse_protocol
 from my3dgen.prior.store import Prior
 from my3dgen.rates import FACTORS
 

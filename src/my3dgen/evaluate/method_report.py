@@ -16,7 +16,8 @@ from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, co
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, leading, plot_all, title_of
-from my3dgen.evaluate.method_protocol import BENT, METHODS, SPACES, parse_protocol
+from my3dgen.evaluate.method_protocol import BENT, METHODS, SPACES
+from my3dgen.evaluate.method_protocol_file import parse_protocol
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
