@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from skimage import data
 
@@ -79,17 +80,13 @@ def applications(demo: Path) -> None:
 
 def turned(person: str, folder: Path) -> Image.Image:
     """Two photos from other sides, each without and with tuning, one below the other."""
-    pictures: list[Image.Image] = []
+    pictures: list[np.ndarray] = []
     for name in ENHANCED[:2]:
         for mode in ((), ("--tune",)):
             path = folder / f"turned{len(pictures)}.png"
             run("invert", photo_of(name), "--person", person, *mode, "-o", str(path))
-            pictures.append(Image.open(path).convert("RGB"))
-    width, height = pictures[0].size
-    page = Image.new("RGB", (width, height * len(pictures)), "white")
-    for place, picture in enumerate(pictures):
-        page.paste(picture, (0, height * place))
-    return page
+            pictures.append(np.asarray(Image.open(path).convert("RGB")))
+    return Image.fromarray(np.concatenate(pictures))
 
 
 def photo_of(name: str) -> str:

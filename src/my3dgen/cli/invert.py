@@ -41,7 +41,7 @@ class Invert(Verb):
     beta: float = 0.3
     """How far below 0 an anchor's weight may be."""
     tune: bool = False
-    """Then bend the adapter around each photo: much closer from its side, a little from others."""
+    """Then bend the adapter around each photo: much nearer from its side, in likeness a bit from others."""
     quality: Literal["draft", "standard", "max"] = "standard"
     """How long to search, and to tune."""
     seed: int = 0
