@@ -55,6 +55,8 @@ def toy_protocol() -> dict[str, Any]:
                 "ranks": [1],
                 "training": STEPS | {"ranks": "b4=0,b8=0,b16=2"},
             },
+            {"method": "full-changing", "photos": [5], "training": STEPS},
+            {"method": "lora-changing", "photos": [5], "ranks": [1], "training": STEPS},
             {"method": "control", "photos": [5], "ranks": [1], "training": STEPS},
         ],
     }

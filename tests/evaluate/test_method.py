@@ -19,7 +19,7 @@ from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
 from my3dgen.prior.store import load_prior
 
-ROWS = 12
+ROWS = 14
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,10 @@ def test_the_whole_benchmark(asked, work, tiny_prior):
     ranks = {rank for path, rank in placed.adapter.ranks.items() if ".b16." in path and "conv" in path}
     assert 2 in ranks and not any(".b8.conv1.weight" in path for path in placed.adapter.ranks)
     folder = work / "out" / "people" / str(lora["person"])
+    changing = by_name["lora-changing", 1, 5]
+    assert changing["parameters"] == lora["parameters"] and changing["heldout_psnr"] != lora["heldout_psnr"]
+    assert by_name["full-changing", 0, 5]["heldout_psnr"] != full["heldout_psnr"]
+    assert len(squares(folder / "pictures" / "lora-changing-r1-5-w.learned.jpg")) == 5
     file = folder / "lora-r1-5-w.safetensors"
     assert lora["bytes"] == file.stat().st_size and len(Person.load(file, tiny_prior).anchors) == 5
     # one picture a yaw, and the truth beside
@@ -209,7 +213,7 @@ def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
             known_rows(known, rows, asking[0], prior, asking[1])
     then = known | {"adapter_rates": {"convolution": 1.0}}
     kept = known_rows(then, rows, protocol, prior, 0).rows
-    assert {row.method for row in kept} == {"prior-w", "full", "full-pti", "pti"}
+    assert {row.method for row in kept} == {"prior-w", "full", "full-pti", "full-changing", "pti"}
     with pytest.raises(UserError, match="another prior"):
         known_rows(known, rows, protocol, replace(prior, sha256="0"), 0)
 
@@ -250,8 +254,8 @@ def test_jobs_wait_for_what_they_need(asked):
     phases = RowPlan(protocol, protocol.people[:1]).phases(rows)
     kinds = [[job.kind for job in jobs] for jobs in phases]
     # the control's adapter is that of a person who has no rows here
-    assert kinds[0] == ["person"] * 2 and kinds[1] == ["anchors"] * 4 and kinds[3] == ["row"] * 3
-    assert kinds[2].count("model") == 1 and kinds[2].count("row") == ROWS - 3
+    assert kinds[0] == ["person"] * 2 and kinds[1] == ["album"] and kinds[2] == ["anchors"] * 5
+    assert kinds[3].count("model") == 1 and kinds[3].count("row") == ROWS - 3 and kinds[4] == ["row"] * 3
 
 
 def test_rates_are_compared_on_people_of_their_own(asked, work):
@@ -282,13 +286,13 @@ def test_the_page_is_written_from_the_results(asked, work, tmp_path, capsys):
         "all weights",
         "LoRA, rank 1",
         "another's LoRA",
-        "## 5. ",
+        "## 6. ",
         "122 times fewer",
     ):
         assert word in text
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     linked = {part.split(")")[0] for part in text.split("](pictures/")[1:]}
-    assert linked == names and {"method_yaw.png", "method_views.jpg", "method_samples.jpg"} <= names
+    assert linked == names and {"method_yaw.png", "method_views.jpg", "method_changing.jpg"} <= names
     assert "\n\n\n\n" not in text and "None" not in text and "nan" not in text
     # without the pictures of rows the figures alone are told
     assert draw_sheets(results, tmp_path / "nowhere", tmp_path / "none")["views"] is None

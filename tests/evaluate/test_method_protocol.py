@@ -50,7 +50,7 @@ def test_a_protocol_survives_json(toy_protocol):
 def test_rows_are_all_combinations_that_are_asked_for(toy_protocol):
     protocol = parse_protocol(toy_protocol)
     rows = protocol.rows(protocol.people)
-    assert len(rows) == 24 and len({(row.person, row.name) for row in rows}) == 24
+    assert len(rows) == 28 and len({(row.person, row.name) for row in rows}) == 28
     one = protocol.rows(protocol.people[:1], ["pti", "lora"], [1])
     assert [row.name for row in one] == ["pti-0-w", "lora-r1-1-w"]
     with pytest.raises(

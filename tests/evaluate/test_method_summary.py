@@ -99,11 +99,26 @@ def test_what_is_bent_around_a_photo_is_compared_with_what_else_is():
         for method, rank, value in (("lora-pti", 1, 0.9), ("lora", 1, 0.8), ("lora", 4, 0.85))
     ]
     rows += [row(p, "pti", 0, 0, view30_identity=0.7 + 0.01 * p) for p in range(6)]
+    rows += [row(p, "full-pti", 0, 50, view30_identity=0.95 + 0.01 * p) for p in range(6)]
     claim = next(claim for claim in CLAIMS if claim.ours == "lora-pti")
     found = {c.other: c for c in compare(summarise(rows), claim)}
-    assert set(found) == {"pti", "lora"} and found["lora"].theirs == pytest.approx(0.825)
-    assert [found[other].difference for other in ("pti", "lora")] == pytest.approx([0.2, 0.1])
-    assert {c.verdict for c in found.values()} == {"agrees"} and found["pti"].adapter == "lora-pti"
+    assert set(found) == {"pti", "lora", "full-pti"} and found["lora"].theirs == pytest.approx(0.825)
+    others = ("pti", "lora", "full-pti")
+    assert [found[other].difference for other in others] == pytest.approx([0.2, 0.1, -0.05])
+    assert [found[other].verdict for other in others] == ["agrees", "agrees", "does not agree"]
+    assert found["pti"].adapter == "lora-pti"
+
+
+def test_what_learned_from_changing_photos_is_compared_with_all_weights_that_did():
+    rows = [
+        row(p, method, rank, 50, view30_identity=value + 0.01 * p)
+        for p in range(6)
+        for method, rank, value in (("lora-changing", 1, 0.8), ("full-changing", 0, 0.7), ("full", 0, 0.9))
+    ]
+    claim = next(claim for claim in CLAIMS if claim.ours == "lora-changing")
+    (found,) = compare(summarise(rows), claim)
+    assert found.other == "full-changing" and found.difference == pytest.approx(0.1)
+    assert found.verdict == "agrees"
 
 
 def test_adapters_are_set_against_all_weights_on_the_same_photos():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from my3dgen.cameras import angles_from_camera, frontal_camera
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.synthetic.album import Photo, Truth, plan_album, read_truth, write_album
+from my3dgen.synthetic.album import CHANGING, Photo, Truth, plan_album, read_truth, write_album
 from my3dgen.synthetic.factors import FACTORS, HELD_OUT_SEEDS, PERFORMANCE, TRAIN_SEEDS, sample_factors
 from my3dgen.synthetic.imaging import photograph
 from my3dgen.synthetic.render import render_views
@@ -49,6 +50,21 @@ def test_one_person_in_all_photos() -> None:
             assert torch.equal(factors[:, place], person[:, place].expand(5, -1))
 
 
+def test_the_person_changes_where_that_is_asked_for() -> None:
+    still, moving = plan_album(STRANGER, 60), plan_album(STRANGER, 60, changes=1.0)
+    assert still.photos == moving.photos
+    apart = moving.factors() - still.factors()
+    held_out = torch.tensor([photo.held_out for photo in moving.photos])
+    assert not apart[held_out].any()
+    for block, place in FACTORS.items():
+        spread = apart[~held_out][:, place].std().item()
+        assert spread == pytest.approx(CHANGING.get(block, 0), rel=0.2), block
+    # a photo by itself is as it is among all
+    assert torch.equal(moving.factors((moving.photos[3],))[0], moving.factors()[3])
+    with pytest.raises(UserError, match="--changes 5: choose"):
+        plan_album(STRANGER, 6, changes=5.0)
+
+
 @pytest.mark.parametrize(("photos", "size", "seed"), [(0, 384, 0), (5, 100, 0), (5, 384, -1)])
 def test_plan_refuses(photos: int, size: int, seed: int) -> None:
     with pytest.raises(UserError, match="choose"):
@@ -57,7 +73,7 @@ def test_plan_refuses(photos: int, size: int, seed: int) -> None:
 
 def test_album_and_its_truth(tmp_path: Path) -> None:
     planned = plan_album(STRANGER, 6, 64)
-    planned = type(planned)(planned.seed, planned.size, planned.photos[-2:])
+    planned = replace(planned, photos=planned.photos[-2:], changes=0.5)
     folder = write_album(tmp_path / "album", planned)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["album"]
     split = json.loads((folder / "split.json").read_text())
@@ -81,6 +97,10 @@ def test_read_truth_refuses(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text('{"seed": 1, "size": 64, "photos": [{"name": "a", "camera": [1]}]}')
     with pytest.raises(FileFormatError, match="not the truth"):
         read_truth(tmp_path)
+    for changes in ("-1", "NaN", '"a"'):
+        (tmp_path / "truth.json").write_text(f'{{"seed": 1, "size": 64, "changes": {changes}, "photos": []}}')
+        with pytest.raises(FileFormatError, match="not the truth"):
+            read_truth(tmp_path)
 
 
 def test_photographs_keep_white_and_differ() -> None:

@@ -21,6 +21,9 @@ class SyntheticAlbum(Verb):
     """How many; every sixth is held out in split.json."""
     size: int = 384
     """Pixels, a multiple of 64."""
+    changes: float = 0.0
+    """How much hair, clothes, skin and weight change between photos that are not held out: 0 for those of
+    one day, 1 for those of years, 4 at most."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to render."""
 
@@ -30,7 +33,7 @@ class SyntheticAlbum(Verb):
         from my3dgen.progress import say
         from my3dgen.synthetic.album import plan_album, write_album
 
-        truth = plan_album(self.seed, self.photos, self.size)
+        truth = plan_album(self.seed, self.photos, self.size, self.changes)
         folder = write_album(self.out, truth, device=chosen_device(self.device))
         held_out = sum(photo.held_out for photo in truth.photos)
         say(f"{folder}: {len(truth.photos)} photos, {held_out} of them held out in split.json")

@@ -18,9 +18,9 @@ import torch
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_bench import lender, stamp_of
+from my3dgen.evaluate.method_bench import anchors_name, lender, stamp_of
 from my3dgen.evaluate.method_known import Known, known_rows
-from my3dgen.evaluate.method_protocol import BENT, BORROWING, RATED, Protocol, Row
+from my3dgen.evaluate.method_protocol import BENT, BORROWING, CHANGING, RATED, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
 from my3dgen.evaluate.metrics import IDENTITY_NETWORK, PERCEPTUAL_NETWORK
@@ -172,12 +172,14 @@ class RowPlan:
         late = [row for row in rows if row.method in BORROWING]
         borrowed = [lender(row, self.protocol) for row in late]
         needed = [*rows, *borrowed]
-        anchors = {(row.person, row.photos, row.anchors): row for row in needed if row.photos}
+        changing = {row.person: row for row in rows if row.method in CHANGING}
+        anchors = {(row.person, anchors_name(row)): row for row in needed if row.photos}
         others = [row for row in rows if row not in late]
         extra = [row for row in dict.fromkeys(borrowed) if row not in others]
         learning = [Job("row", row) for row in others] + [Job("model", row) for row in extra]
         return [
             [Job("person", row) for row in {row.person: row for row in needed}.values()],
+            [Job("album", row) for row in changing.values()],
             [Job("anchors", row) for row in sorted(anchors.values(), key=lambda row: -row.photos)],
             sorted(learning, key=lambda job: -work_of(job.row, self.protocol)),
             [Job("row", row) for row in sorted(late, key=lambda row: -work_of(row, self.protocol))],

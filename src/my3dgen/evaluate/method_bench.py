@@ -5,6 +5,7 @@ goes on, and pieces may be done by different processes as long as none needs an 
 
 OUT/people/SEED/
   album/, taken/, views.safetensors     what the person looks like
+  changing/                             the same of photos between which the person changes
   anchors-50-w.safetensors              photos inverted by the prior
   lora-r1-50-w.safetensors              person files
   pictures/NAME.views.jpg ...           a row's pictures, side by side
@@ -35,8 +36,8 @@ from my3dgen.evaluate.method_learn import (
     peak_memory_mb,
     with_adapter,
 )
-from my3dgen.evaluate.method_people import Case, make_photos, make_views, read_case
-from my3dgen.evaluate.method_protocol import BORROWING, LEARNED, RANKED, Protocol, Row
+from my3dgen.evaluate.method_people import CHANGES, Case, make_photos, make_views, read_case, read_learn
+from my3dgen.evaluate.method_protocol import BORROWING, CHANGING, LEARNED, RANKED, Protocol, Row
 from my3dgen.evaluate.method_shape import depth_error, floaters
 from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
 from my3dgen.evaluate.metrics import Score, load_judge, mean_score
@@ -49,6 +50,8 @@ from my3dgen.rates import FACTORS
 from my3dgen.targets import targets_of
 
 STAGES = "stages"
+PHOTOS, ALBUM_CHANGING = "photos", "changing"
+"""Stamps of a person's two albums, the second a folder, too."""
 SHOWN = 7
 """Samples that are kept as pictures."""
 
@@ -73,32 +76,48 @@ class Bench:
     def person(self, seed: int, stages: Stages | None = None) -> Case:
         """Photos and true views, made if they are not there."""
         stages, folder, asked = stages or self.stages(seed), self.folder(seed), self.protocol
-        question = {
-            "my3dgen": __version__,
-            "prior": self.prior.sha256,
-            "encoder": read_sums(self.prior.folder).get(ENCODER),
-            "device": self.prior.generator.w_avg.device.type,
-            "album": [asked.album, asked.photo_size],
-        }
-        photos = stages.run("photos", question, lambda: make_photos(seed, asked, self.prior, folder))
+        photos = stages.run(PHOTOS, self.asked(), lambda: make_photos(seed, asked, self.prior, folder))
         views = stages.run(
             "views",
             [asked.yaws, asked.moments, PARTS],
             lambda: make_views(photos, asked, self.prior, folder),
-            ("photos",),
+            (PHOTOS,),
         )
         return read_case(seed, photos, views, folder)
 
+    def asked(self) -> dict[str, Any]:
+        """What albums depend on, besides the person."""
+        return {
+            "my3dgen": __version__,
+            "prior": self.prior.sha256,
+            "encoder": read_sums(self.prior.folder).get(ENCODER),
+            "device": self.prior.generator.w_avg.device.type,
+            "album": [self.protocol.album, self.protocol.photo_size],
+        }
+
+    def learned_from(self, row: Row, case: Case, stages: Stages) -> Album:
+        """The photos that a row learns from, made if they are not there."""
+        if row.method not in CHANGING:
+            return select(case.learn, case.learn.names[: row.photos])
+        folder = self.folder(row.person) / ALBUM_CHANGING
+        made = stages.run(
+            photos_name(row),
+            self.asked() | {"changes": CHANGES},
+            lambda: make_photos(row.person, self.protocol, self.prior, folder, CHANGES),
+        )
+        learn = read_learn(row.person, made, folder)
+        return select(learn, learn.names[: row.photos])
+
     def anchors(self, row: Row, case: Case, stages: Stages) -> tuple[Album, Anchors]:
         """The photos a row learns from and their latents, found if they are not there."""
-        album = select(case.learn, case.learn.names[: row.photos])
+        album = self.learned_from(row, case, stages)
         path = self.folder(row.person) / f"{anchors_name(row)}.safetensors"
         config = self.protocol.inversion.config(row.anchors, self.seed)
         stages.run(
             anchors_name(row),
             asdict(config),
             lambda: find_anchors(self.prior, album, config, path),
-            ("photos",),
+            (photos_name(row),),
         )
         return album, read_anchors(path, album.names)
 
@@ -113,6 +132,11 @@ class Bench:
             (anchors_name(row),),
         )
         return path, made
+
+    def prepare_album(self, row: Row) -> None:
+        """Make the photos that `row` learns from."""
+        stages = self.stages(row.person)
+        self.learned_from(row, self.person(row.person, stages), stages)
 
     def prepare_anchors(self, row: Row) -> None:
         """Find what `row` needs to begin."""
@@ -163,6 +187,9 @@ class Bench:
                 photos = case.test if album is None else album
                 learned = learn(self.prior, asked, row, photos, anchors, self.seed)
             figures = self.measure(row, case, learned)
+            if row.method in CHANGING and album is not None:
+                shown = targets_of(select(album, album.names[:SHOWN]), self.prior.config).images
+                self.keep(row.person, f"{row.name}.learned", shown)
             inverting = stages.stamps[anchors_name(row)]["seconds"] if row.photos else 0.0
             return figures | {
                 "photos_used": 0 if album is None else len(album),
@@ -251,7 +278,12 @@ def stamp_of(out: Path, row: Row) -> Path:
 
 def anchors_name(row: Row) -> str:
     """The stamp and file of a row's anchors."""
-    return f"anchors-{row.photos}-{row.anchors}"
+    return f"anchors-{row.photos}-{row.anchors}" + ("-changing" if row.method in CHANGING else "")
+
+
+def photos_name(row: Row) -> str:
+    """The stamp of the album a row learns from."""
+    return ALBUM_CHANGING if row.method in CHANGING else PHOTOS
 
 
 def model_name(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Whom methods are judged on: a synthetic person's album and true views, made once and kept on disk.
 
-The album goes through `my3dgen.faces` as any folder of photos.
+The album goes through `my3dgen.faces` as any folder of photos, and so does a second one of the same person,
+whom `changes` make another from photo to photo.
 """
 
 import shutil
@@ -20,6 +21,8 @@ from my3dgen.synthetic.factors import normals
 
 ORDER_STREAM = 21
 VIEWS = "views.safetensors"
+CHANGES = 1.0
+"""Of the album of which `my3dgen.evaluate.method_protocol.CHANGING` methods learn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +36,11 @@ class Case:
     moments: tuple[Moment, ...]
 
 
-def make_photos(seed: int, protocol: Protocol, prior: Prior, folder: Path) -> dict[str, Any]:
+def make_photos(
+    seed: int, protocol: Protocol, prior: Prior, folder: Path, changes: float = 0.0
+) -> dict[str, Any]:
     """Draw a person's photos and make them an album in `folder`; returns its names and what was dropped."""
-    truth = plan_album(seed, protocol.album, protocol.photo_size)
+    truth = plan_album(seed, protocol.album, protocol.photo_size, changes)
     taken = folder / "taken"
     shutil.rmtree(taken, ignore_errors=True)
     write_album(taken, truth, device=prior.generator.w_avg.device.type)
@@ -57,13 +62,15 @@ def make_views(photos: dict[str, Any], protocol: Protocol, prior: Prior, folder:
 
 
 def read_case(seed: int, photos: dict[str, Any], views: dict[str, Any], folder: Path) -> Case:
-    """What the two functions above left in `folder`; photos to learn from in an order of the person's own,
-    the most frontal one first."""
-    album = read_album(folder / "album")
-    learn = select(album, photos["learn"])
+    """What the two functions above left in `folder`."""
+    test = select(read_album(folder / "album"), photos["test"])
+    return Case(read_learn(seed, photos, folder), test, tuple(read_moments(views, folder / VIEWS)))
+
+
+def read_learn(seed: int, photos: dict[str, Any], folder: Path) -> Album:
+    """What `make_photos` left in `folder` to learn from, in an order of the person's own, the most frontal
+    photo first."""
+    learn = select(read_album(folder / "album"), photos["learn"])
     first = nearest_to_front(learn)[0]
     chance = normals([seed], len(learn), stream=ORDER_STREAM)[0].argsort().tolist()
-    order = [first, *(learn.names[i] for i in chance if learn.names[i] != first)]
-    return Case(
-        select(learn, order), select(album, photos["test"]), tuple(read_moments(views, folder / VIEWS))
-    )
+    return select(learn, [first, *(learn.names[i] for i in chance if learn.names[i] != first)])

@@ -25,11 +25,13 @@ COLOURS = {
     "pti": "#cc8400",
     "full": "#b2182b",
     "full-pti": "#f4a582",
+    "full-changing": "#67001f",
     "lora": "#2166ac",
     "lora-pti": "#41a5d6",
     "lora-int8": "#1b7837",
     "lora-small": "#7fbf7b",
     "lora-placed": "#1b9e77",
+    "lora-changing": "#0b2f5c",
     "control": "#762a83",
 }
 TITLES = {
@@ -38,11 +40,13 @@ TITLES = {
     "pti": "prior, PTI",
     "full": "all weights",
     "full-pti": "all weights, PTI",
+    "full-changing": "all weights, changing",
     "lora": "LoRA",
     "lora-pti": "LoRA, PTI",
     "lora-int8": "LoRA, int8",
     "lora-small": "LoRA, cut",
     "lora-placed": "LoRA, placed",
+    "lora-changing": "LoRA, changing",
     "control": "another's LoRA",
 }
 PREFIX = "method_"

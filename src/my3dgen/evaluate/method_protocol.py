@@ -12,6 +12,9 @@ A row is one person reproduced by one method from so many photos. Methods:
 - `lora-small`: as `lora`, but cut by importance while it learns to `budget` numbers (`rank_allocation`); its
   rank is that before the cut.
 - `lora-placed`: as `lora` or, with a budget, `lora-small`, but groups of layers have `ranks` of their own.
+- `full-changing`, `lora-changing`: as `full` and `lora`, but learned from an album in which the person's
+  hair, clothes, skin and weight change from photo to photo (`synthetic.album.CHANGING`), as over years.
+  Tested on the same photos and views as all others, where nothing has changed.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.
 
@@ -32,12 +35,14 @@ from my3dgen.synthetic.album import HELD_OUT_EVERY
 from my3dgen.tune import TuneConfig
 
 FORMAT = 1
-LEARNED = ("lora", "lora-small", "lora-placed")
+CHANGING = ("full-changing", "lora-changing")
+"""Methods that learn from photos between which the person changes."""
+LEARNED = ("lora", "lora-small", "lora-placed", "lora-changing")
 """Methods that learn an adapter of their own."""
 BORROWING = ("lora-pti", "lora-int8", "control")
 """Methods that begin with the adapter of a `lora` row, which is learned only once."""
 RANKED = (*LEARNED, *BORROWING)
-FULL = ("full", "full-pti")
+FULL = ("full", "full-pti", "full-changing")
 """Methods that tune all weights on the album."""
 BENT = ("full-pti", "lora-pti")
 """Methods that learn an album, then bend around each photo."""
@@ -78,8 +83,8 @@ class Training:
         return TuneConfig(**{n: value for n, value in asdict(self).items() if n in names}, seed=seed)
 
     def personalization(self, rank: int, seed: int) -> PersonalizeConfig:
-        """For an adapter, or for all weights, where the rank means nothing."""
-        settings: dict[str, Any] = asdict(self) | {"ranks": parse_ranks(self.ranks, RESOLUTIONS)}
+        """For an adapter, or for all weights, where the rank means nothing; steps are taken as they stand."""
+        settings: dict[str, Any] = asdict(self) | {"ranks": parse_ranks(self.ranks, RESOLUTIONS), "merged": 1}
         return PersonalizeConfig(**settings, rank=rank, seed=seed)
 
 

@@ -69,6 +69,8 @@ CAPTIONS = {
     "photos.jpg": "Held-out photos of one person, inverted by every method; the truth on top",
     "fewer.jpg": "One person learned from few and many photos, one photo inverted and seen from other sides; "
     "the truth on top",
+    "changing.jpg": "Photos of one person as held out, and some of those learned from where hair, clothes, "
+    "skin and weight change",
     "samples.jpg": "Samples of one person's alpha-space by every method",
     "interpolation.jpg": "From one photo to another, by every method",
 }
@@ -333,8 +335,8 @@ def sizes_of(preset: str) -> dict[str, Any]:
 
 def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, str | None]:
     """Sheets like the paper's figures, of one person, a row a method and the truth on top: `views`, `photos`,
-    `samples` and `interpolation`; and `fewer`, the views by all weights and LoRA that had fewer photos, too.
-    Names of files, None where there are no pictures.
+    `samples` and `interpolation`; `fewer`, the views by all weights and LoRA that had fewer photos, too; and
+    `changing`, photos between which the person changes. Names of files, None where there are no pictures.
 
     The person is who has most pictures there: rows of another run have none.
     """
@@ -348,6 +350,7 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
         "samples": ("samples", unbent),
         "interpolation": ("interpolation", unbent),
         "fewer": ("views", few_and_many(results["summary"])),
+        "changing": ("learned", {t: e for t, e in methods.items() if e["method"] == "lora-changing"}),
     }
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
     made: dict[str, str | None] = dict.fromkeys(kinds)
@@ -388,7 +391,7 @@ def methods_sheet(
 ) -> Image.Image | None:
     """A person's pictures of one kind by every entry that has them; None if none has."""
     folder = pictures_of(work, person)
-    true = "photos" if name in ("samples", "interpolation") else name
+    true = "photos" if name in ("samples", "interpolation", "learned") else name
     rows = {"photos" if true != name else "truth": folder / f"truth.{true}.jpg"}
     for title, entry in entries.items():
         rank = f"-r{entry['rank']}" if entry["rank"] else ""

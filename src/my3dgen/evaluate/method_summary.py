@@ -36,7 +36,7 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-REFERENCES = {"lora": "", "lora-pti": "_pti", "full": "_full"}
+REFERENCES = {"lora": "", "lora-pti": "_pti", "lora-changing": "_changing", "full": "_full"}
 """Methods that others are compared with, adapters at rank 1, and what tells the figures apart."""
 
 
@@ -51,7 +51,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> list[dict[str
     `figures` holds `mean`, `low`, `high` and `people` of each figure; `against` is the group compared with,
     lora of rank 1 with the same photos and anchors if there is one, else with the most photos; `differences`
     has the same values of the paired differences (None for the reference itself, or without one).
-    `against_pti` and `differences_pti` are the same against lora-pti, those with `_full` against full.
+    `against_pti` and `differences_pti` are the same against lora-pti, those with `_changing` and `_full`
+    against lora-changing and full.
     """
     groups: dict[Group, dict[int, dict[str, float]]] = {}
     for row in rows:

@@ -21,12 +21,12 @@ from my3dgen.evaluate.method_bench import Bench
 from my3dgen.evaluate.method_protocol import Protocol, Row
 from my3dgen.prior.store import load_prior
 
-Kind = Literal["person", "anchors", "model", "row"]
+Kind = Literal["person", "album", "anchors", "model", "row"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work; of a person alone only the row's person counts."""
+    """A piece of work; of a person, photos and views, only the row's person counts."""
 
     kind: Kind
     row: Row
@@ -74,6 +74,8 @@ def do(bench: Bench, job: Job) -> Result:
         match job.kind:
             case "person":
                 bench.person(job.row.person)
+            case "album":
+                bench.prepare_album(job.row)
             case "anchors":
                 bench.prepare_anchors(job.row)
             case "model":

@@ -4,6 +4,10 @@ OUT/
   photos/photo00.jpg ...   the album as a phone would hold it: loosely framed, a little noisy
   split.json               {"learn": [names], "held_out": [names]}
   truth.json               seed, expression and light factors, and the exact camera of every photo
+
+Within an album only what a person does changes, and the light. An album with `changes` is of many days: hair,
+skin, weight and clothes, too, differ from photo to photo, and the face a little. Photos that are held out
+show the person without.
 """
 
 import dataclasses
@@ -26,6 +30,7 @@ from my3dgen.progress import track
 from my3dgen.synthetic.factors import (
     FACTORS,
     MEANINGS,
+    NUM_FACTORS,
     PERFORMANCE,
     normals,
     performance_seed,
@@ -39,8 +44,16 @@ from my3dgen.synthetic.scene import build_scenes
 LOOSE = 1.35
 """Photos show this many times the width of the crop that priors are trained on."""
 HELD_OUT_EVERY = 6
+CHANGES_STREAM = 2
 DRAWN_SCALE = 0.45
 """Spread of the expression factors around the named ones, in standard deviations."""
+
+CHANGING: Mapping[str, float] = {
+    **{"macro": 0.15, "shape": 0.15, "skin": 0.3, "brow": 0.3, "lash": 0.5},
+    **{"hair": 0.4, "beard": 0.4, "glasses": 0.4, "clothes": 1.0},
+}
+"""How far blocks of factors change in an album with `changes` 1, in standard deviations of all people."""
+MOST_CHANGES = 4.0
 
 # What people do in front of a phone; the album goes round these and varies each.
 EXPRESSIONS: Mapping[str, Mapping[str, float]] = {
@@ -72,6 +85,8 @@ class Truth:
     seed: int
     size: int
     photos: tuple[Photo, ...]
+    changes: float = 0.0
+    """How many times `CHANGING` the person differs between photos that are not held out."""
 
     def factors(self, photos: tuple[Photo, ...] | None = None) -> Float[Tensor, "photo factors"]:
         """Factor vectors of the photos (all of them by default)."""
@@ -80,7 +95,17 @@ class Truth:
         drawn = torch.tensor([photo.factors for photo in photos])
         for block, values in zip(PERFORMANCE, drawn.split(_WIDTHS, 1), strict=True):
             full[:, FACTORS[block]] = values
+        if self.changes:
+            self._change(full, photos)
         return full
+
+    def _change(self, factors: Float[Tensor, "photo factors"], photos: tuple[Photo, ...]) -> None:
+        """Make the person of photos that are not held out another day's, in place."""
+        seeds = [performance_seed(self.seed, self.photos.index(photo)) for photo in photos]
+        chance = normals(seeds, NUM_FACTORS, stream=CHANGES_STREAM)
+        shown = torch.tensor([[not photo.held_out] for photo in photos])
+        for block, spread in CHANGING.items():
+            factors[:, FACTORS[block]] += self.changes * spread * chance[:, FACTORS[block]] * shown
 
     def cameras(self) -> Float[Tensor, "photo 25"]:
         """The photos' cameras."""
@@ -90,10 +115,11 @@ class Truth:
 _WIDTHS = [len(MEANINGS[block]) for block in PERFORMANCE]
 
 
-def plan_album(seed: int, photos: int, size: int = 384) -> Truth:
+def plan_album(seed: int, photos: int, size: int = 384, changes: float = 0.0) -> Truth:
     """Draw an album of the person `seed`: poses within 45 degrees, expressions, light, loose framing.
 
-    Every sixth photo is held out. `size` is a multiple of 64. Raises UserError for values out of range.
+    Every sixth photo is held out. `size` is a multiple of 64. `changes`, from 0 to `MOST_CHANGES`, is how
+    much else differs between the others. Raises UserError for values out of range.
     """
     if photos < 1 or photos > 1000:
         raise UserError(f"--photos {photos}: choose between 1 and 1000")
@@ -101,6 +127,8 @@ def plan_album(seed: int, photos: int, size: int = 384) -> Truth:
         raise UserError(f"--size {size}: choose a multiple of 64, such as 384")
     if not 0 <= seed < 1 << 40:
         raise UserError(f"--seed {seed}: choose a number from 0 to 2^40 - 1")
+    if not 0 <= changes <= MOST_CHANGES:
+        raise UserError(f"--changes {changes:g}: choose a number from 0 to {MOST_CHANGES:g}")
     seeds = [performance_seed(seed, k) for k in range(photos)]
     drawn = sample_factors(seeds)
     drawn[:, FACTORS["expression"]] *= DRAWN_SCALE
@@ -125,7 +153,7 @@ def plan_album(seed: int, photos: int, size: int = 384) -> Truth:
                 held_out=k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1,
             )
         )
-    return Truth(seed, size, tuple(found))
+    return Truth(seed, size, tuple(found), changes)
 
 
 def _cameras(seed: int, photos: int, seeds: list[int]) -> Float[Tensor, "photo 25"]:
@@ -183,7 +211,8 @@ def write_album(
 
 def _to_json(truth: Truth) -> str:
     photos = ",\n  ".join(json.dumps(dataclasses.asdict(photo)) for photo in truth.photos)
-    return f'{{"seed": {truth.seed}, "size": {truth.size}, "photos": [\n  {photos}\n]}}\n'
+    changes = f'"changes": {json.dumps(truth.changes)}, ' if truth.changes else ""
+    return f'{{"seed": {truth.seed}, "size": {truth.size}, {changes}"photos": [\n  {photos}\n]}}\n'
 
 
 def read_truth(path: str | os.PathLike) -> Truth:
@@ -202,7 +231,10 @@ def read_truth(path: str | os.PathLike) -> Truth:
             )
             for entry in raw["photos"]
         )
-        return Truth(int(raw["seed"]), int(raw["size"]), photos)
+        changes = float(raw.get("changes", 0))
+        if not 0 <= changes <= MOST_CHANGES:
+            raise ValueError(f"'changes' is not from 0 to {MOST_CHANGES:g}")
+        return Truth(int(raw["seed"]), int(raw["size"]), photos, changes)
     except FileNotFoundError:
         raise FileFormatError(f"{path} is missing; write an album with my3dgen synthetic album") from None
     except (ValueError, KeyError, TypeError) as error:
