@@ -74,6 +74,9 @@ def test_the_whole_benchmark(asked, work, tiny_prior):
     assert changing["parameters"] == lora["parameters"] and changing["heldout_psnr"] != lora["heldout_psnr"]
     assert by_name["full-changing", 0, 5]["heldout_psnr"] != full["heldout_psnr"]
     assert len(squares(folder / "pictures" / "lora-changing-r1-5-w.learned.jpg")) == 5
+    still, moving = (folder / album / "taken" / "photos" for album in (".", "changing"))
+    same = {f.name: f.read_bytes() == (moving / f.name).read_bytes() for f in still.iterdir()}
+    assert same == {f"photo{k:02d}.jpg": k == 5 for k in range(6)}  # only the held-out one
     file = folder / "lora-r1-5-w.safetensors"
     assert lora["bytes"] == file.stat().st_size and len(Person.load(file, tiny_prior).anchors) == 5
     # one picture a yaw, and the truth beside

@@ -13,7 +13,16 @@ from PIL import Image
 
 from my3dgen.cameras import angles_from_camera, frontal_camera
 from my3dgen.errors import FileFormatError, UserError
-from my3dgen.synthetic.album import CHANGING, Photo, Truth, plan_album, read_truth, write_album
+from my3dgen.synthetic import imaging, poses
+from my3dgen.synthetic.album import (
+    CHANGE_SPREADS,
+    CHANGES_STREAM,
+    Photo,
+    Truth,
+    plan_album,
+    read_truth,
+    write_album,
+)
 from my3dgen.synthetic.factors import FACTORS, HELD_OUT_SEEDS, PERFORMANCE, TRAIN_SEEDS, sample_factors
 from my3dgen.synthetic.imaging import photograph
 from my3dgen.synthetic.render import render_views
@@ -58,7 +67,9 @@ def test_the_person_changes_where_that_is_asked_for() -> None:
     assert not apart[held_out].any()
     for block, place in FACTORS.items():
         spread = apart[~held_out][:, place].std().item()
-        assert spread == pytest.approx(CHANGING.get(block, 0), rel=0.2), block
+        assert spread == pytest.approx(CHANGE_SPREADS.get(block, 0), rel=0.2), block
+    # not by the chance that makes a phone's flaws
+    assert CHANGES_STREAM not in (imaging._STREAM, poses._STREAM, 0)
     # a photo by itself is as it is among all
     assert torch.equal(moving.factors((moving.photos[3],))[0], moving.factors()[3])
     with pytest.raises(UserError, match="--changes 5: choose"):

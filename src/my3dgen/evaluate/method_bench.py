@@ -47,6 +47,7 @@ from my3dgen.evaluate.true_views import PARTS
 from my3dgen.faces.album import Album
 from my3dgen.prior.store import ENCODER, Prior, read_sums
 from my3dgen.rates import FACTORS
+from my3dgen.synthetic.album import CHANGE_SPREADS, CHANGES_STREAM
 from my3dgen.targets import targets_of
 
 STAGES = "stages"
@@ -76,7 +77,8 @@ class Bench:
     def person(self, seed: int, stages: Stages | None = None) -> Case:
         """Photos and true views, made if they are not there."""
         stages, folder, asked = stages or self.stages(seed), self.folder(seed), self.protocol
-        photos = stages.run(PHOTOS, self.asked(), lambda: make_photos(seed, asked, self.prior, folder))
+        question = self.album_question()
+        photos = stages.run(PHOTOS, question, lambda: make_photos(seed, asked, self.prior, folder))
         views = stages.run(
             "views",
             [asked.yaws, asked.moments, PARTS],
@@ -85,7 +87,7 @@ class Bench:
         )
         return read_case(seed, photos, views, folder)
 
-    def asked(self) -> dict[str, Any]:
+    def album_question(self) -> dict[str, Any]:
         """What albums depend on, besides the person."""
         return {
             "my3dgen": __version__,
@@ -102,7 +104,7 @@ class Bench:
         folder = self.folder(row.person) / ALBUM_CHANGING
         made = stages.run(
             photos_name(row),
-            self.asked() | {"changes": CHANGES},
+            self.album_question() | {"changes": [CHANGES, CHANGES_STREAM, dict(CHANGE_SPREADS)]},
             lambda: make_photos(row.person, self.protocol, self.prior, folder, CHANGES),
         )
         learn = read_learn(row.person, made, folder)
@@ -127,7 +129,7 @@ class Bench:
         album, anchors = self.anchors(row, case, stages)
         made = stages.run(
             model_name(row),
-            [asdict(row.training) if row.training else None, self.seed, FACTORS],
+            [asdict(row.training.personalization(row.rank, self.seed)) if row.training else None, FACTORS],
             lambda: learn_adapter(self.prior, row, album, anchors, self.seed, path),
             (anchors_name(row),),
         )

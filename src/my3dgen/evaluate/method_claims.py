@@ -91,8 +91,8 @@ CLAIMS = (
         ),
         key="view30_identity",
         why={
-            "pti": "All numbers of the prior, bent alone, come a little nearer to the very photo than the "
-            "few of an adapter do.",
+            "pti": "All numbers of the prior, bent alone, come a little nearer to the very photo in PSNR "
+            "than the few of an adapter do.",
             "lora": "Bending fits a single view; depth and floaters, which that view hardly shows, become a "
             "little worse than without.",
             "full": "All weights that are not bent have had the room that rank 1 lacks (next claim). Bending "
@@ -112,18 +112,18 @@ CLAIMS = (
         ),
         key="view30_identity",
         why={
-            "full": "Photos of a synthetic person contradict each other in nothing: the same head, true "
-            "light. The more of them there are, the less is left to overfit, and what all weights gain in "
-            "photos they keep in other views. What rank 1 lacks then is room, for more of it comes nearer "
-            "(last table)."
+            "full": "What rank 1 lacks is room, for more of it comes nearer (last table), and the more "
+            "photos there are the more: what all weights gain in photos they keep in other views. Photos of "
+            "a synthetic person contradict each other in nothing, the same head in true light, so there is "
+            "perhaps little to overfit (next claim)."
         },
         compares="same photos",
         pictures=("fewer.jpg",),
     ),
     Claim(
         "Nor where photos contradict each other",
-        "Hair, clothes, skin and weight change between the photos of years. Few numbers keep what such "
-        "photos have in common; all weights learn what they differ in, too.",
+        "A test of ours: hair, clothes, skin and weight change between the photos of years. Few numbers keep "
+        "what such photos have in common; all weights learn what they differ in, too.",
         ("full-changing",),
         (
             *("heldout_psnr", "heldout_perceptual", "heldout_identity"),

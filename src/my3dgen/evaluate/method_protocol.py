@@ -13,7 +13,7 @@ A row is one person reproduced by one method from so many photos. Methods:
   rank is that before the cut.
 - `lora-placed`: as `lora` or, with a budget, `lora-small`, but groups of layers have `ranks` of their own.
 - `full-changing`, `lora-changing`: as `full` and `lora`, but learned from an album in which the person's
-  hair, clothes, skin and weight change from photo to photo (`synthetic.album.CHANGING`), as over years.
+  hair, clothes, skin and weight change from photo to photo (`synthetic.album.CHANGE_SPREADS`), as over years.
   Tested on the same photos and views as all others, where nothing has changed.
 - `control`: as `lora`, but the adapter is that of the next person in the list. What it loses is what an
   adapter knows about its own person.

@@ -344,13 +344,14 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
     methods = {title_of(entry): entry for entry in leading(results["summary"])}
     unlike, unbent = without(ALIKE, methods), without(ALIKE_UNBENT, methods)
+    changing = [entry for entry in methods.values() if entry["method"] == "lora-changing"]
     kinds = {
         "views": ("views", unlike),
         "photos": ("photos", unlike),
         "samples": ("samples", unbent),
         "interpolation": ("interpolation", unbent),
         "fewer": ("views", few_and_many(results["summary"])),
-        "changing": ("learned", {t: e for t, e in methods.items() if e["method"] == "lora-changing"}),
+        "changing": ("learned", dict(zip(["learned"], changing, strict=False))),
     }
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
     made: dict[str, str | None] = dict.fromkeys(kinds)

@@ -44,11 +44,12 @@ from my3dgen.synthetic.scene import build_scenes
 LOOSE = 1.35
 """Photos show this many times the width of the crop that priors are trained on."""
 HELD_OUT_EVERY = 6
-CHANGES_STREAM = 2
+CHANGES_STREAM = 31
+"""Apart from what a phone does to the same photo (`imaging`)."""
 DRAWN_SCALE = 0.45
 """Spread of the expression factors around the named ones, in standard deviations."""
 
-CHANGING: Mapping[str, float] = {
+CHANGE_SPREADS: Mapping[str, float] = {
     **{"macro": 0.15, "shape": 0.15, "skin": 0.3, "brow": 0.3, "lash": 0.5},
     **{"hair": 0.4, "beard": 0.4, "glasses": 0.4, "clothes": 1.0},
 }
@@ -86,7 +87,7 @@ class Truth:
     size: int
     photos: tuple[Photo, ...]
     changes: float = 0.0
-    """How many times `CHANGING` the person differs between photos that are not held out."""
+    """How many times `CHANGE_SPREADS` the person differs between photos that are not held out."""
 
     def factors(self, photos: tuple[Photo, ...] | None = None) -> Float[Tensor, "photo factors"]:
         """Factor vectors of the photos (all of them by default)."""
@@ -104,7 +105,7 @@ class Truth:
         seeds = [performance_seed(self.seed, self.photos.index(photo)) for photo in photos]
         chance = normals(seeds, NUM_FACTORS, stream=CHANGES_STREAM)
         shown = torch.tensor([[not photo.held_out] for photo in photos])
-        for block, spread in CHANGING.items():
+        for block, spread in CHANGE_SPREADS.items():
             factors[:, FACTORS[block]] += self.changes * spread * chance[:, FACTORS[block]] * shown
 
     def cameras(self) -> Float[Tensor, "photo 25"]:
