@@ -1,7 +1,8 @@
 import pytest
 
 from my3dgen.evaluate.method_claims import CLAIMS, compare
-from my3dgen.evaluate.method_report import compared, few_and_many, kept_of_full
+from my3dgen.evaluate.method_report import compared, kept_of_full
+from my3dgen.evaluate.method_sheets import few_and_many
 from my3dgen.evaluate.method_summary import intervals, reference_of, settled, summarise
 
 

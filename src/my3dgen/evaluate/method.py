@@ -20,6 +20,7 @@ from my3dgen import __version__
 from my3dgen.errors import UserError
 from my3dgen.evaluate.method_bench import anchors_name, lender, stamp_of
 from my3dgen.evaluate.method_known import Known, known_rows
+from my3dgen.evaluate.method_people import ALBUM_CHANGES
 from my3dgen.evaluate.method_protocol import BENT, BORROWING, CHANGING, RATED, Protocol, Row
 from my3dgen.evaluate.method_summary import summarise
 from my3dgen.evaluate.method_workers import Job, Place, Result, Workers
@@ -233,6 +234,7 @@ def assemble(
         "torch": torch.__version__,
         "earlier": earlier,
         "adapter_rates": FACTORS,
+        "album_changes": ALBUM_CHANGES,
         "seed": asked.seed,
         "people": asked.people,
         "perceptual_network": PERCEPTUAL_NETWORK,

@@ -6,7 +6,8 @@ from typing import Any
 
 from my3dgen import __version__
 from my3dgen.errors import UserError
-from my3dgen.evaluate.method_protocol import KEY, RANKED, Protocol, Row
+from my3dgen.evaluate.method_people import ALBUM_CHANGES
+from my3dgen.evaluate.method_protocol import CHANGING, KEY, RANKED, Protocol, Row
 from my3dgen.evaluate.method_protocol_file import parse_protocol
 from my3dgen.prior.store import Prior
 from my3dgen.rates import FACTORS
@@ -28,9 +29,9 @@ def known_rows(
 ) -> Known:
     """Those of `rows` that `results` (as `read_results` checked them) answer.
 
-    A method whose settings have changed since is left out, adapters if the rates of their parts have, and so
-    is a row that failed. Raises UserError for results of another prior, seed, or protocol apart from its
-    methods and the people who tune them.
+    A method whose settings have changed since is left out, adapters if the rates of their parts have, rows of
+    changing albums if what changes there has, and rows that failed. Raises UserError for results of another
+    prior, seed, or protocol apart from its methods and the people who tune them.
     """
     earlier = parse_protocol(results["protocol"])
     now, then = (
@@ -49,6 +50,8 @@ def known_rows(
     unchanged = set(earlier.rows(earlier.people))
     if results.get("adapter_rates") != FACTORS:
         unchanged = {row for row in unchanged if row.method not in RANKED}
+    if results.get("album_changes") != ALBUM_CHANGES:
+        unchanged = {row for row in unchanged if row.method not in CHANGING}
     figures = {tuple(row[name] for name in KEY): row for row in results["rows"] if "error" not in row}
     kept = {row: figures[key_of(row)] for row in rows if row in unchanged and key_of(row) in figures}
     source = {name: results[name] for name in SOURCE} | {"rows": len(kept)}

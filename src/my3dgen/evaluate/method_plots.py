@@ -13,6 +13,7 @@ from PIL import Image
 
 from my3dgen.errors import UserError
 from my3dgen.evaluate.method_claims import NAMES
+from my3dgen.evaluate.method_protocol import CHANGING
 from my3dgen.output import whole
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ PREFIX = "method_"
 """Of the files of plots and sheets."""
 SHADES = 256
 """Colours kept in a plot's file; lines and letters need no more."""
+NOT_OVER_YAW = ("lora-int8", "lora-small", *CHANGING)
+"""Methods whose lines would lie on another's, or that learned from other photos."""
 OVER_PHOTOS = ("heldout_identity", "views_psnr", "views_perceptual", "views_identity")
 OVER_RANK = ("heldout_psnr", "heldout_identity", "views_psnr", "views_identity")
 Entry = Mapping[str, Any]
@@ -121,7 +124,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def over_yaw(results: Mapping[str, Any]) -> Figure | None:
     """Identity and PSNR against the truth, from every yaw; the frontal view is the one inverted."""
-    groups = [entry for entry in leading(results["summary"]) if entry["method"] != "lora-int8"]  # as lora
+    groups = [entry for entry in leading(results["summary"]) if entry["method"] not in NOT_OVER_YAW]
     if not groups:
         return None
     figure, axes = _panels(2)
@@ -227,7 +230,7 @@ def _lines(series: Series, names: Sequence[str], over: str, label: str) -> Figur
 def _legend(figure: Figure, axis: Axes) -> None:
     """One for all panels, below them."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=6, loc="outside lower center")
+    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=5, loc="outside lower center")
 
 
 def _bars(values: Sequence[Mapping[str, float | None]]) -> list[list[float]] | None:

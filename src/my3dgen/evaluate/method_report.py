@@ -6,18 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.config import PRESETS
 from my3dgen.errors import FileFormatError
-from my3dgen.evaluate.method_bench import pictures_of
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, compare
 from my3dgen.evaluate.method_known import SOURCE
 from my3dgen.evaluate.method_learn import tuned_numbers
-from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, leading, plot_all, title_of
-from my3dgen.evaluate.method_protocol import BENT, METHODS, SPACES
+from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, plot_all, title_of
+from my3dgen.evaluate.method_protocol import METHODS, SPACES
 from my3dgen.evaluate.method_protocol_file import parse_protocol
+from my3dgen.evaluate.method_sheets import draw_sheets
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
 from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
@@ -30,7 +27,6 @@ WORDS = (
     *("perceptual_network", "identity_network"),
 )
 MAX_BYTES = 256 << 20
-CELL = 144
 COLUMNS = {
     "heldout_psnr": "held-out PSNR, dB",
     "heldout_ssim": "SSIM",
@@ -47,10 +43,6 @@ COLUMNS = {
     "floaters": "floaters",
     "depth_error": "depth error",
 }
-ALIKE = ("lora-int8",)
-"""Methods that sheets leave out, for their pictures look like those of LoRA."""
-ALIKE_UNBENT = (*ALIKE, *BENT)
-"""What sheets of samples, and of ways between photos, leave out besides: there is no photo to bend around."""
 KEPT = ("prior-w", "lora", "lora-placed", "lora-small", "lora-int8", "control")
 """Methods that are set against all weights; the prior and another's adapter show what is worth how much."""
 AGAINST_FULL = {
@@ -69,8 +61,8 @@ CAPTIONS = {
     "photos.jpg": "Held-out photos of one person, inverted by every method; the truth on top",
     "fewer.jpg": "One person learned from few and many photos, one photo inverted and seen from other sides; "
     "the truth on top",
-    "changing.jpg": "Photos of one person as held out, and some of those learned from where hair, clothes, "
-    "skin and weight change",
+    "changing.jpg": "Photos in which hair, clothes, skin and weight of one person change, and held-out ones "
+    "as inverted by what learned from such photos",
     "samples.jpg": "Samples of one person's alpha-space by every method",
     "interpolation.jpg": "From one photo to another, by every method",
 }
@@ -331,87 +323,3 @@ def sizes_of(preset: str) -> dict[str, Any]:
     generator = Generator(PRESETS[preset])
     adapter = sum(tensor.numel() for tensor in trainable_parameters(new_adapter(generator, 1, 1.0)))
     return {"name": preset, "weights": tuned_numbers(generator), "adapter": adapter}
-
-
-def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[str, str | None]:
-    """Sheets like the paper's figures, of one person, a row a method and the truth on top: `views`, `photos`,
-    `samples` and `interpolation`; `fewer`, the views by all weights and LoRA that had fewer photos, too; and
-    `changing`, photos between which the person changes. Names of files, None where there are no pictures.
-
-    The person is who has most pictures there: rows of another run have none.
-    """
-    people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
-    people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
-    methods = {title_of(entry): entry for entry in leading(results["summary"])}
-    unlike, unbent = without(ALIKE, methods), without(ALIKE_UNBENT, methods)
-    changing = [entry for entry in methods.values() if entry["method"] == "lora-changing"]
-    kinds = {
-        "views": ("views", unlike),
-        "photos": ("photos", unlike),
-        "samples": ("samples", unbent),
-        "interpolation": ("interpolation", unbent),
-        "fewer": ("views", few_and_many(results["summary"])),
-        "changing": ("learned", dict(zip(["learned"], changing, strict=False))),
-    }
-    yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
-    made: dict[str, str | None] = dict.fromkeys(kinds)
-    for person in people[:1]:
-        for name, (kind, entries) in kinds.items():
-            page = methods_sheet(work, person, kind, entries, yaws if kind == "views" else None)
-            if page is not None:
-                # in few bytes, for pages are part of every clone
-                made[name] = save_image(page, folder / f"{PREFIX}{name}.jpg", quality=70).name
-    return made
-
-
-Titled = Mapping[str, Mapping[str, Any]]
-"""Entries of a summary by their titles."""
-
-
-def few_and_many(summary: Sequence[Mapping[str, Any]]) -> Titled:
-    """All weights and LoRA of rank 1 at the fewest, a middling and the most number of photos that both have;
-    none if there is but one number."""
-    entries = {(e["photos"], e["method"]): e for e in summary if e["rank"] <= 1 and e["anchors"] == "w"}
-    counts = sorted({n for n, _ in entries if (n, "full") in entries and (n, "lora") in entries})
-    if len(counts) < 2:
-        return {}
-    return {
-        f"{TITLES[method]}, {count} photo{'' if count == 1 else 's'}": entries[count, method]
-        for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]})
-        for method in ("full", "lora")
-    }
-
-
-def without(methods: Sequence[str], entries: Titled) -> Titled:
-    """The entries of all other methods."""
-    return {title: entry for title, entry in entries.items() if entry["method"] not in methods}
-
-
-def methods_sheet(
-    work: Path, person: int, name: str, entries: Titled, captions: Sequence[str] | None
-) -> Image.Image | None:
-    """A person's pictures of one kind by every entry that has them; None if none has."""
-    folder = pictures_of(work, person)
-    true = "photos" if name in ("samples", "interpolation", "learned") else name
-    rows = {"photos" if true != name else "truth": folder / f"truth.{true}.jpg"}
-    for title, entry in entries.items():
-        rank = f"-r{entry['rank']}" if entry["rank"] else ""
-        row = f"{entry['method']}{rank}-{entry['photos']}-{entry['anchors']}"
-        rows[title] = folder / f"{row}.{name}.jpg"
-    strips = {title: squares(path) for title, path in rows.items() if path.is_file()}
-    if not set(strips) - {"truth", "photos"}:
-        return None
-    columns = max(map(len, strips.values()))
-    blank = Image.new("RGB", (CELL, CELL), "white")
-    pictures = [p for some in strips.values() for p in [*some, *[blank] * (columns - len(some))]]
-    words = None
-    if captions is not None and len(captions) == columns:
-        words = [*[""] * (len(pictures) - columns), *captions]
-    return sheet(pictures, words, columns=columns, row_titles=list(strips), cell=CELL)
-
-
-def squares(path: Path) -> list[Image.Image]:
-    """The pictures that were saved side by side."""
-    with Image.open(path) as page:
-        side = page.height
-        return [page.crop((x, 0, x + side, side)).convert("RGB") for x in range(0, page.width, side)]
