@@ -14,7 +14,8 @@ from my3dgen.evaluate.method_claims import CLAIMS
 from my3dgen.evaluate.method_known import known_rows
 from my3dgen.evaluate.method_people import read_case
 from my3dgen.evaluate.method_protocol_file import parse_protocol
-from my3dgen.evaluate.method_report import is_row, read_results, table, write_docs
+from my3dgen.evaluate.method_report import table, write_docs
+from my3dgen.evaluate.method_results_file import is_row, read_results
 from my3dgen.evaluate.method_sheets import draw_sheets, squares
 from my3dgen.evaluate.method_workers import Job, Workers
 from my3dgen.person import Person
@@ -218,7 +219,7 @@ def test_rows_of_another_run_are_not_measured_again(asked, work, tmp_path):
     then = known | {"adapter_rates": {"convolution": 1.0}}
     kept = known_rows(then, rows, protocol, prior, 0).rows
     assert {row.method for row in kept} == {"prior-w", "full", "full-pti", "full-changing", "pti"}
-    then = known | {"album_changes": {"hair": 1.0}}
+    then = known | {"album_changes": known["album_changes"] | {"stream": 1}}
     left = set(rows) - set(known_rows(then, rows, protocol, prior, 0).rows)
     assert {row.method for row in left} == {"full-changing", "lora-changing"}
     with pytest.raises(UserError, match="another prior"):

@@ -75,7 +75,8 @@ class EvaluateMethod(Verb):
         if self.tune is not None:
             return self.try_rates(self.tune)
         from my3dgen.evaluate.method import RESULTS, evaluate_methods
-        from my3dgen.evaluate.method_report import read_results, table, write_docs
+        from my3dgen.evaluate.method_report import table, write_docs
+        from my3dgen.evaluate.method_results_file import read_results
 
         if self.report is not None:
             results, source = read_results(self.report), self.report

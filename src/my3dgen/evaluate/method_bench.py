@@ -36,7 +36,15 @@ from my3dgen.evaluate.method_learn import (
     peak_memory_mb,
     with_adapter,
 )
-from my3dgen.evaluate.method_people import CHANGES, Case, make_photos, make_views, read_case, read_learn
+from my3dgen.evaluate.method_people import (
+    ALBUM_CHANGES,
+    CHANGES,
+    Case,
+    make_photos,
+    make_views,
+    read_case,
+    read_learn,
+)
 from my3dgen.evaluate.method_protocol import BORROWING, CHANGING, LEARNED, RANKED, Protocol, Row
 from my3dgen.evaluate.method_shape import depth_error, floaters
 from my3dgen.evaluate.method_synthesis import between, embeddings, synthesise
@@ -47,7 +55,6 @@ from my3dgen.evaluate.true_views import PARTS
 from my3dgen.faces.album import Album
 from my3dgen.prior.store import ENCODER, Prior, read_sums
 from my3dgen.rates import FACTORS
-from my3dgen.synthetic.album import CHANGE_SPREADS, CHANGES_STREAM
 from my3dgen.targets import targets_of
 
 STAGES = "stages"
@@ -104,7 +111,7 @@ class Bench:
         folder = self.folder(row.person) / ALBUM_CHANGING
         made = stages.run(
             photos_name(row),
-            self.album_question() | {"changes": [CHANGES, CHANGES_STREAM, dict(CHANGE_SPREADS)]},
+            self.album_question() | {"changes": ALBUM_CHANGES},
             lambda: make_photos(row.person, self.protocol, self.prior, folder, CHANGES),
         )
         learn = read_learn(row.person, made, folder)

@@ -112,18 +112,18 @@ CLAIMS = (
         ),
         key="view30_identity",
         why={
-            "full": "What rank 1 lacks is room, for more of it comes nearer (last table), and the more "
-            "photos there are the more: what all weights gain in photos they keep in other views. Few photos "
-            "they do overfit, with more floaters and wrong depth. That photos of a synthetic person "
-            "contradict each other in nothing, the same head in true light, is not why many are not "
-            "overfitted (next claim)."
+            "full": "Part of what rank 1 lacks is room: more of it comes nearer (section 8), though the last "
+            "doubling no more. From few photos all weights do overfit, with more floaters and wrong depth; "
+            "what they gain from many they keep in other views. Hair, clothes and skin that change between "
+            "photos do not turn that round (next claim); wrong light, or things that the prior does not "
+            "know, were not tried."
         },
         compares="same photos",
         pictures=("fewer.jpg",),
     ),
     Claim(
-        "Nor where photos contradict each other",
-        "A test of ours: hair, clothes, skin and weight change between the photos of years. Few numbers keep "
+        "Nor where photos contradict each other (a test of ours)",
+        "Hair, clothes, skin and weight change between the photos of years. Few numbers keep "
         "what such photos have in common; all weights learn what they differ in, too.",
         ("full-changing",),
         (
@@ -133,9 +133,9 @@ CLAIMS = (
         ),
         key="view30_identity",
         why={
-            "full-changing": "Such photos cost both about the same, so contradictions alone make all weights "
-            "overfit no more. Every photo has an anchor of its own, which seems to take up what differs: "
-            "samples of the alpha-space become more diverse, by much and with either."
+            "full-changing": "Such photos cost rank 1 no less than all weights (table), in identity of "
+            "unseen views rather more. Every photo has an anchor of its own, which seems to take up what "
+            "differs: samples of the alpha-space become more diverse, by much and with either."
         },
         ours="lora-changing",
         pictures=("changing.jpg",),
@@ -160,7 +160,7 @@ CLAIMS = (
         ("prior-w", "prior-w+", "full"),
         ("samples_identity", "interpolation_least"),
         key="samples_identity",
-        why={"full": "All weights draw the person a little nearer everywhere, so here, too."},
+        why={"full": "From many photos all weights draw the person a little nearer, so here, too."},
         pictures=("samples.jpg", "interpolation.jpg"),
     ),
     Claim(
@@ -173,7 +173,8 @@ CLAIMS = (
     ),
     Claim(
         "A small file is enough",
-        "An adapter of rank 1 has about a hundredth of the generator's numbers and takes as much less room.",
+        "An adapter of rank 1 has far fewer numbers than the generator, about a hundredth on the paper's "
+        "larger one, and needs as much less room.",
         ("full",),
         ("bytes",),
         key="bytes",

@@ -16,15 +16,15 @@ from my3dgen.evaluate.protocol import select
 from my3dgen.evaluate.true_views import Moment, make_moments, read_moments
 from my3dgen.faces.album import Album, read_album
 from my3dgen.prior.store import Prior
-from my3dgen.synthetic.album import CHANGE_SPREADS, plan_album, read_truth, write_album
+from my3dgen.synthetic.album import CHANGE_SPREADS, CHANGES_STREAM, plan_album, read_truth, write_album
 from my3dgen.synthetic.factors import normals
 
 ORDER_STREAM = 21
 VIEWS = "views.safetensors"
 CHANGES = 1.0
 """Of the album of which `my3dgen.evaluate.method_protocol.CHANGING` methods learn."""
-ALBUM_CHANGES = {block: CHANGES * spread for block, spread in CHANGE_SPREADS.items()}
-"""How far that moves blocks of factors, in standard deviations of all people."""
+ALBUM_CHANGES = {"changes": CHANGES, "stream": CHANGES_STREAM, "spreads": dict(CHANGE_SPREADS)}
+"""Its recipe: rows of other changes are other rows."""
 
 
 @dataclass(frozen=True, eq=False)

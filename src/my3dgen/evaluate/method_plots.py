@@ -163,7 +163,8 @@ def against_bytes(summary: Sequence[Entry]) -> Figure | None:
     """What must be kept for a person, and the likeness it buys in unseen views."""
     entries = [e for e in summary if "views_identity" in e["figures"]]
     most = max((e["photos"] for e in entries), default=0)
-    shown = [e for e in entries if e["photos"] in (0, most)]
+    # what learned from other photos has its own table
+    shown = [e for e in entries if e["photos"] in (0, most) and e["method"] not in CHANGING]
     if len(shown) < 2:
         return None
     figure, (axis,) = _panels(1)

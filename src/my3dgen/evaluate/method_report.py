@@ -1,32 +1,23 @@
 """The benchmark of methods for people: a table for a terminal, and a page with plots and pictures."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from my3dgen.config import PRESETS
-from my3dgen.errors import FileFormatError
 from my3dgen.evaluate.method_claims import CLAIMS, ENOUGH, Claim, Comparison, compare
-from my3dgen.evaluate.method_known import SOURCE
+from my3dgen.evaluate.method_findings import costs_of_changes, findings
 from my3dgen.evaluate.method_learn import tuned_numbers
 from my3dgen.evaluate.method_plots import PREFIX, TITLES, anchors_of, plot_all, title_of
-from my3dgen.evaluate.method_protocol import METHODS, SPACES
-from my3dgen.evaluate.method_protocol_file import parse_protocol
 from my3dgen.evaluate.method_sheets import draw_sheets
 from my3dgen.evaluate.method_summary import COSTS, settled, summarise
+from my3dgen.evaluate.method_words import interval, number, signed
 from my3dgen.lora import new_adapter, trainable_parameters
 from my3dgen.output import whole
-from my3dgen.person import refuse_constant
 from my3dgen.prior.generator import Generator
 
 PAGE = "results.md"
-WORDS = (
-    *("my3dgen", "commit", "prior", "prior_sha256", "device", "torch"),
-    *("perceptual_network", "identity_network"),
-)
-MAX_BYTES = 256 << 20
 COLUMNS = {
     "heldout_psnr": "held-out PSNR, dB",
     "heldout_ssim": "SSIM",
@@ -57,112 +48,18 @@ CAPTIONS = {
     "photos.png": "Quality over the number of photos",
     "rank.png": "Quality over the adapter's rank",
     "bytes.png": "Likeness against bytes",
-    "views.jpg": "One photo inverted by every method, then seen from other sides; the truth on top",
-    "photos.jpg": "Held-out photos of one person, inverted by every method; the truth on top",
+    "views.jpg": "One photo inverted by methods that look different, then seen from other sides",
+    "photos.jpg": "Held-out photos of one person, inverted by methods that look different",
     "fewer.jpg": "One person learned from few and many photos, one photo inverted and seen from other sides; "
     "the truth on top",
     "changing.jpg": "Photos in which hair, clothes, skin and weight of one person change, and held-out ones "
     "as inverted by what learned from such photos",
-    "samples.jpg": "Samples of one person's alpha-space by every method",
-    "interpolation.jpg": "From one photo to another, by every method",
+    "samples.jpg": "Samples of one person's alpha-space by methods that look different",
+    "interpolation.jpg": "From one photo to another, by methods that look different",
 }
 """What plots and sheets show, by the ends of their files' names."""
 SHORT = ("heldout_psnr", "heldout_perceptual", "heldout_identity", "views_psnr", "views_identity", "bytes")
 VERDICTS = {"agrees": "in agreement", "does not agree": "not in agreement", "open": "open"}
-REMEDY = "write one with: my3dgen evaluate method --out FOLDER"
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """A results.json, every value checked, its summary made anew.
-
-    Raises FileFormatError for anything else.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileFormatError(
-                f"{path} is larger than {MAX_BYTES >> 20} MB, so it holds no results; {REMEDY}"
-            )
-        return checked(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}); {REMEDY}") from None
-    except RecursionError:
-        raise FileFormatError(f"{path} is nested too deeply to hold results; {REMEDY}") from None
-    except ValueError as error:
-        reason = "it is not JSON" if isinstance(error, json.JSONDecodeError) else error
-        raise FileFormatError(f"{path} holds no results: {reason}; {REMEDY}") from None
-
-
-def checked(results: Any) -> dict[str, Any]:
-    """Results whose words, protocol and rows are what they should be. Raises ValueError otherwise."""
-    if not isinstance(results, dict):
-        raise ValueError("it is not an object")
-    for name in WORDS:
-        if not is_plain(results.get(name)):
-            raise ValueError(f"'{name}' is not a short line")
-    earlier = results.get("earlier")
-    if earlier is not None and not (
-        isinstance(earlier, dict)
-        and type(earlier.get("rows")) is int
-        and all(is_plain(earlier.get(name)) for name in SOURCE)
-    ):
-        raise ValueError("'earlier' does not say where rows come from")
-    numbers = {"left": 0} | results  # files of before rows were written one by one have no rows left
-    for name in ("seed", "people", "failed", "left"):
-        if type(numbers.get(name)) is not int or not 0 <= numbers[name] < 2**32:
-            raise ValueError(f"'{name}' is not a number")
-    protocol = parse_protocol(results.get("protocol"))
-    rows = results.get("rows")
-    if not isinstance(rows, list) or not all(is_row(row) for row in rows):
-        raise ValueError("'rows' are not those of a benchmark")
-    return results | {"protocol": protocol.to_json(), "summary": summarise(rows, results["seed"])}
-
-
-def is_plain(words: Any) -> bool:
-    """Whether words may stand in a page: one line, not long, nothing that Markdown would take for its own."""
-    if not isinstance(words, str) or len(words) > 200:
-        return False
-    return words.isprintable() and not set(words) & set("<>[]|`*")
-
-
-def is_row(row: Any) -> bool:
-    """Whether something is a row: a key, and figures or an error."""
-    if not isinstance(row, dict) or any(
-        type(row.get(name)) is not int for name in ("person", "rank", "photos")
-    ):
-        return False
-    if row.get("method") not in METHODS or row.get("anchors") not in SPACES:
-        return False
-    if "error" in row:
-        return isinstance(row["error"], str)
-    by_yaw = row.get("by_yaw")
-    if not isinstance(by_yaw, dict) or not all(isinstance(scores, dict) for scores in by_yaw.values()):
-        return False
-    if not all(yaw.removeprefix("-").isdecimal() for yaw in by_yaw):
-        return False
-    figures = [value for name, value in row.items() if name not in ("method", "anchors", "by_yaw")]
-    figures += [value for scores in by_yaw.values() for value in scores.values()]
-    known = all(value is None or type(value) in (int, float) for value in figures)
-    # the memory of a row may not be known
-    return known and all(type(row.get(name)) in (int, float) for name in COSTS if name != "peak_memory_mb")
-
-
-def number(figure: str, value: float) -> str:
-    """A figure with the digits it can carry."""
-    if figure in COSTS:
-        return f"{value:,.0f}"
-    if figure in ("floaters", "depth_error"):
-        return f"{value:.5f}"
-    return f"{value:.2f}" if "psnr" in figure else f"{value:.3f}"
-
-
-def signed(figure: str, value: float) -> str:
-    """A difference, always with its sign."""
-    return ("+" if value >= 0 else "") + number(figure, value)
-
-
-def interval(figure: str, low: float | None, high: float | None) -> str:
-    """An interval in brackets after a space, or nothing."""
-    return "" if low is None or high is None else f" [{number(figure, low)}, {number(figure, high)}]"
 
 
 def cell(entry: Mapping[str, Any], figure: str) -> str:
@@ -217,15 +114,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     """Write `docs`/results.md, its plots and its sheets; pictures of rows are taken from the folder `work`
-    where they are. What few people were learned by yet is left out. Returns the page. Raises UserError
-    without matplotlib."""
+    where they are, and sheets that were drawn before stay where they are not. Returns the page. Raises
+    UserError without matplotlib."""
+    folder = docs / "pictures"
+    drawn = settled_results(results)
+    plot_all(drawn, folder)
+    draw_sheets(drawn, work, folder)
+    text = page_of(results, {path.name for path in folder.iterdir()})
+    with whole(docs / PAGE) as beside:
+        beside.write_text(text, encoding="utf-8")
+    return docs / PAGE
+
+
+def settled_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results without what few people were learned by yet."""
+    rows = settled(results["rows"])
+    return {**results, "rows": rows, "summary": summarise(rows, results["seed"])}
+
+
+def page_of(results: Mapping[str, Any], pictures: Collection[str]) -> str:
+    """The page in Markdown, with those of its plots and sheets that are among `pictures`."""
     import jinja2
 
-    asked, rows = len(results["rows"]), settled(results["rows"])
-    early = sum("error" not in row for row in results["rows"] if row not in rows) + results.get("left", 0)
-    results = {**results, "rows": rows, "summary": summarise(rows, results["seed"])}
-    folder = docs / "pictures"
-    plots, sheets = plot_all(results, folder), draw_sheets(results, work, folder)
+    asked, every = len(results["rows"]), results["rows"]
+    results = settled_results(results)
+    early = sum("error" not in row for row in every if row not in results["rows"]) + results.get("left", 0)
     claims = [(claim, compare(results["summary"], claim)) for claim in CLAIMS]
     most = max((entry["photos"] for entry in results["summary"]), default=0)
     environment = jinja2.Environment(
@@ -242,6 +155,11 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         early=early,
         claims=claims,
         compared=compared,
+        found=findings(results["summary"]),
+        verdicts=verdicts,
+        changes=costs_of_changes(results["summary"]),
+        hours=sum(row["seconds"] for row in results["rows"]) / 3600,
+        most=most,
         tally=tally,
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
         columns=[name for name in COLUMNS if any(name in e["figures"] for e in results["summary"])],
@@ -251,13 +169,11 @@ def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
         kept=kept_of_full(results["summary"]),
         against_full=AGAINST_FULL,
         large=sizes_of("ffhq512-128"),
-        shown=lambda names: shown(names, {*plots.values(), *sheets.values()}),
+        shown=lambda names: shown(names, pictures),
         title_of=title_of,
         cell=cell,
     )
-    with whole(docs / PAGE) as beside:
-        beside.write_text(text.rstrip() + "\n", encoding="utf-8")
-    return docs / PAGE
+    return text.rstrip() + "\n"
 
 
 def tally(claim: Claim, comparisons: Sequence[Comparison]) -> str:
@@ -269,7 +185,15 @@ def tally(claim: Claim, comparisons: Sequence[Comparison]) -> str:
     return " ".join([f"Of {len(comparisons)} compared: {said}.", *reasons])
 
 
-def shown(names: Sequence[str], files: Collection[str | None]) -> list[str]:
+def verdicts(c: Comparison, comparisons: Sequence[Comparison]) -> str:
+    """Of all figures in which an adapter and another's group are compared as in `c`, how many agree, do not
+    and are open, as a cell of a table."""
+    alike = [o for o in comparisons if (o.other, o.photos, o.anchors) == (c.other, c.photos, c.anchors)]
+    counts = Counter(o.verdict for o in alike)
+    return " / ".join(str(counts[verdict]) for verdict in VERDICTS)
+
+
+def shown(names: Sequence[str], files: Collection[str]) -> list[str]:
     """Plots and sheets for a page, of those in `files`."""
     return [f"![{CAPTIONS[name]}](pictures/{PREFIX}{name})" for name in names if f"{PREFIX}{name}" in files]
 

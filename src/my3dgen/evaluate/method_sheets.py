@@ -1,4 +1,4 @@
-"""The benchmark's sheets, like the paper's figures: one person, a row a method, the truth on top."""
+"""The benchmark's sheets, like the paper's figures: one person, a row a method below what is true."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from my3dgen.evaluate.method_protocol import BENT, CHANGING
 CELL = 144
 ALIKE = ("lora-int8", "lora-small", "lora-placed")
 """Methods that sheets leave out, for their pictures look like those of LoRA."""
-UNLIKE = {
+LEFT_OUT = {
     "views": (*ALIKE, *CHANGING),
     "photos": (*ALIKE, *CHANGING),
     # there is no photo to bend around
     "samples": (*ALIKE, *CHANGING, *BENT),
     "interpolation": (*ALIKE, *CHANGING, *BENT),
 }
-"""Sheets of all methods, and the methods that each leaves out."""
-GIVEN = ("truth", "photos", "learned from")
+"""Methods that sheets of methods leave out."""
+GIVEN = ("truth", "held-out photos", "learned from")
 """Rows that no method drew."""
 Titled = Mapping[str, Mapping[str, Any]]
 """Entries of a summary by their titles."""
@@ -39,11 +39,11 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     people = list(dict.fromkeys(row["person"] for row in results["rows"] if "error" not in row))
     people.sort(key=lambda person: -len(list(pictures_of(work, person).glob("*.views.jpg"))))
     yaws = [f"{yaw:+d}°" if yaw else "inverted" for yaw in results["protocol"]["yaws"]]
-    made: dict[str, str | None] = dict.fromkeys([*UNLIKE, "fewer", "changing"])
+    made: dict[str, str | None] = dict.fromkeys([*LEFT_OUT, "fewer", "changing"])
     for person in people[:1]:
         pictures = pictures_of(work, person)
         rows = {
-            **{kind: all_methods(pictures, kind, summary) for kind in UNLIKE},
+            **{kind: methods_rows(pictures, kind, summary) for kind in LEFT_OUT},
             "fewer": rows_of(pictures, "views", few_and_many(summary)),
             "changing": changing_rows(pictures, summary),
         }
@@ -55,9 +55,9 @@ def draw_sheets(results: Mapping[str, Any], work: Path, folder: Path) -> dict[st
     return made
 
 
-def all_methods(pictures: Path, kind: str, summary: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
-    """Rows of a sheet of all methods: each at its most photos, and what looks alike once."""
-    shown = [entry for entry in leading(summary) if entry["method"] not in UNLIKE[kind]]
+def methods_rows(pictures: Path, kind: str, summary: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
+    """Rows of a sheet of methods: each at its most photos, and what looks alike once."""
+    shown = [entry for entry in leading(summary) if entry["method"] not in LEFT_OUT[kind]]
     return rows_of(pictures, kind, {title_of(entry): entry for entry in shown})
 
 
@@ -78,18 +78,16 @@ def few_and_many(summary: Sequence[Mapping[str, Any]]) -> Titled:
 def changing_rows(pictures: Path, summary: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
     """Photos as learned from, and held-out ones as inverted by what learned from such photos."""
     entries = [entry for entry in leading(summary) if entry["method"] in CHANGING]
-    learned = [picture_of(pictures, entry, "learned") for entry in entries]
-    return {
-        **({"learned from": learned[0]} if learned else {}),
-        **rows_of(pictures, "photos", {title_of(entry): entry for entry in entries}),
-    }
+    learned = [file for entry in entries if (file := picture_of(pictures, entry, "learned")).is_file()]
+    inverted = rows_of(pictures, "photos", {title_of(entry): entry for entry in entries})
+    return {"learned from": learned[0], **inverted} if learned else inverted
 
 
 def rows_of(pictures: Path, kind: str, entries: Titled) -> dict[str, Path]:
     """Files by titles, the truth first: its views, or else its photos."""
-    true = {"truth": "views"} if kind == "views" else {"photos": "photos"}
+    title, true = ("truth", "views") if kind == "views" else ("held-out photos", "photos")
     return {
-        **{title: pictures / f"truth.{name}.jpg" for title, name in true.items()},
+        title: pictures / f"truth.{true}.jpg",
         **{title: picture_of(pictures, entry, kind) for title, entry in entries.items()},
     }
 
