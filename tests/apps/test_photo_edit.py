@@ -60,6 +60,22 @@ def test_a_change_of_shape_shows_the_rendering_in_the_photos_colours():
     assert np.abs(result - 160).max() <= 3
 
 
+def test_an_outline_that_is_off_a_little_stays_the_photos():
+    """The photo's head is two pixels wider than the rendering's; a mouth close by changes."""
+    photo = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    photo[:, :60] = 120
+    framed = framed_in(Image.fromarray(photo))
+    assert framed.album.masks is not None
+    framed.album.masks[..., 60:] = 0
+    before, opacity = torch.ones(1, 3, SIDE, SIDE), torch.zeros(1, 1, SIDE, SIDE)
+    before[..., :58], opacity[..., :58] = -0.06, 1
+    after = before.clone()
+    after[..., 44:54, 26:44] = -0.9
+    edited = np.asarray(put_back(framed, Drawn(before, opacity), Drawn(after, opacity))).astype(int)
+    assert np.abs(edited[20:-20, 57:] - photo[20:-20, 57:]).max() <= 3
+    assert edited[46:52, 30:40].max() < 40
+
+
 def test_what_counts_as_reshaped():
     change, person = torch.zeros(3, 96, 96), torch.zeros(1, 96, 96)
     person[:, 20:76, 20:76] = 1

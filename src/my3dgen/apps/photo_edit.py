@@ -27,6 +27,7 @@ from my3dgen.tune import TuneConfig
 CHANGED = (0.12, 0.3)  # of the range -1 to 1: an edit moves shapes where colours change by the first, in
 # patches where they somewhere change by the second
 UNLIKE = 0.3  # of that range: where photo and rendering differ by more, they show different things
+WHOLE = 0.9  # opacity: less of the person is an outline
 NEAR, WIDE = 1 / 48, 1 / 10  # of the square's side: around a change, and as far as what it belongs to
 SOFT = 0.06  # of the square's side: where an edit fades out at its border
 
@@ -95,7 +96,8 @@ def put_back(framed: Framed, before: Drawn, after: Drawn) -> Image.Image:
 
     The photo is its rendering plus a rest: detail, colours, whatever the person's model cannot say. The
     edited rendering gets the same rest, except where shapes have changed: there, and in what differs from
-    the photo around it, the rest is a membrane between what it is nearby.
+    the photo around it, the rest is a membrane between what it is nearby. An outline that is not quite where
+    the photo's is differs, too, but is no shape that moved, and keeps its rest.
     """
     left, top, right, bottom = framed.window
     everywhere = torch.ones(1, bottom - top, right - left, dtype=torch.bool, device=before.image.device)
@@ -104,8 +106,12 @@ def put_back(framed: Framed, before: Drawn, after: Drawn) -> Image.Image:
     person = framed.paste(torch.minimum(before.opacity, after.opacity))[0].clamp(0, 1)
     moved = reshaped(new.picture - old.picture, person, side)
     other = grown(rest.abs().amax(0, keepdim=True) > UNLIKE, side * NEAR / 2)
-    hole = moved | (other & grown(moved, side * WIDE))
-    edited = new.picture + membrane(rest, ~hole)
+    whole = person
+    if framed.album.masks is not None:
+        whole = torch.minimum(person, framed.paste(framed.album.masks.to(person))[0])
+    outline = other & grown(whole < WHOLE, side * NEAR) & ~moved
+    hole = moved | (other & ~outline & grown(moved, side * WIDE))
+    edited = new.picture + torch.where(outline, rest, membrane(rest, ~(hole | outline)))
     result = old.photo + (new.depth / SOFT).clamp(0, 1) * (edited - old.photo)
     photo = framed.photo.copy()
     photo.paste(to_image(result), (left, top))
