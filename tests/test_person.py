@@ -15,6 +15,7 @@ from my3dgen.lora import Adapter, adapter_shapes, new_adapter
 from my3dgen.person import PRECISIONS, Card, Person, new_person
 from my3dgen.prior.generator import Generator
 from my3dgen.prior.store import Prior
+from my3dgen.ranks import PLACED
 
 
 def seeded(seed=0):
@@ -139,6 +140,11 @@ def test_a_rank_1_person_of_the_512_model_is_below_a_megabyte(tmp_path):
     assert torch.equal(Person.load(tmp_path / "p.safetensors").anchors.ws, w.half().float())
     made = replace(person, card=Card("ffhq512-128", "ab" * 32, {"notes": "x" * 900}))
     assert made.save(tmp_path / "q.safetensors", precision="int8").stat().st_size <= 300_000
+    # so are the ranks that `personalize` gives
+    shapes = adapter_shapes(generator, 1, ranks=PLACED)
+    placed = Adapter(1.0, {n: torch.rand(s, generator=seeded()) for n, s in shapes.items()})
+    made = replace(made, adapter=placed)
+    assert made.save(tmp_path / "r.safetensors", precision="int8").stat().st_size <= 300_000
 
 
 def test_the_file_says_nothing_about_who_it_is(tmp_path, person):

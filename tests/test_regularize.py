@@ -35,12 +35,15 @@ def test_identity_is_nought_for_the_photo_itself_and_drives_the_adapter(tiny_pri
     assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in adapter.tensors.values())
 
 
-def test_symmetry_compares_mirrored_views(tiny_prior, photos, truth):
-    loss = terms(tiny_prior, photos, truth, None, symmetry=1.0)
+def test_symmetry_compares_mirrored_views_and_drives_the_adapter(tiny_prior, photos, truth):
+    adapter = new_adapter(tiny_prior.generator, 1, 1.0)
+    loss = terms(tiny_prior, photos, truth, adapter, symmetry=1.0)
     assert loss is not None
-    value = loss(0, torch.arange(2)).item()
-    assert 0 < value < 1.0
-    assert value == loss(0, torch.arange(2)).item()
+    value = loss(0, torch.arange(2))
+    assert 0 < value.item() < 1.0
+    assert value.item() == loss(0, torch.arange(2)).item()
+    value.backward()
+    assert any(t.grad is not None and t.grad.abs().sum() > 0 for t in adapter.tensors.values())
 
 
 def test_a_mirrored_view_of_a_symmetric_face_is_the_view(tiny_prior, photos, truth, monkeypatch):

@@ -178,6 +178,7 @@ def test_mesh(run, prior, person, capsys, tmp_path):
         ("edit", ["--strengths"], "at least one number"),
         ("edit", ["--tune"], "give --photo, too"),
         ("edit", ["--photo", "a.jpg", "--anchor", 1], "and no anchors"),
+        ("edit", ["--photo", "a.jpg", "--pitch", 5], "leave out --pitch, --size and --resolution"),
         ("mesh", [], ".glb or .ply"),
     ],
 )

@@ -101,12 +101,14 @@ def test_ctrl_c_keeps_the_work_and_the_same_command_goes_on(tiny_prior, album, t
 def test_every_option_of_the_adapter_reaches_person_and_card(tiny_prior, album, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
     words = ["--space", "w+", "--ranks", "superresolution=2,torgb=0", "--extras", "bias,const"]
+    words += ["--alpha", "2", "--identity", "0.1", "--symmetry", "0.2"]
     words += ["--refine", "0.01", "--refine-share", "0.5", "--preserve", "0.5", "--preserve-every", "3"]
     result = made(tiny_prior, capsys, album, path, *words, "--precision", "int8")
     person = Person.load(path, tiny_prior)
     assert person.adapter.ranks["superresolution.block0.conv0.weight"] == 2
     assert not any("torgb.weight" in p for p in person.adapter.ranks)
     assert not any("noise" in name for name in person.adapter.tensors)
+    assert person.adapter.alpha == 2
     assert not torch.equal(person.anchors.ws[:, 0], person.anchors.ws[:, 1])  # W+
     expected = {
         "space": "w+",
@@ -117,6 +119,9 @@ def test_every_option_of_the_adapter_reaches_person_and_card(tiny_prior, album, 
         "refine_share": 0.5,
         "preserve": 0.5,
         "preserve_every": 3,
+        "alpha": 2.0,
+        "identity": 0.1,
+        "symmetry": 0.2,
         "budget": None,
     }
     assert expected.items() <= person.card.made.items()
@@ -165,6 +170,8 @@ def test_ranks_are_placed_unless_they_are_chosen(tiny_prior, album, me, tmp_path
         (["--budget", "-1"], "a budget of -1 leaves no room"),
         (["--full", "--budget", "5000"], "--full has no adapter"),
         (["--full", "--rank", "4"], "--full has no adapter"),
+        (["--full", "--alpha", "2"], "--full has no adapter"),
+        (["--alpha", "0"], "--alpha 0 is outside 0 to 100"),
         (["--refine", "nan"], "--refine nan is outside 0 to 1"),
         (["--refine-share", "2"], "--refine-share 2 is outside 0 to 1"),
         (["--preserve", "-1"], "--preserve -1 is outside 0 to 100"),
@@ -208,10 +215,25 @@ def test_photos_are_found_in_a_person_and_shown_from_other_sides(
     assert tensors["alphas"].shape == (4, 8, 4)
 
 
-def test_the_prior_alone_inverts_too(tiny_prior, album, tmp_path, capsys):
+def test_of_many_photos_the_first_are_shown(tiny_prior, album, me, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("my3dgen.cli.invert.SHOWN", 1)
     out = tmp_path / "new.png"
-    code, _, err = run(capsys, "invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", 0)
+    verb = ["invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", 0, "--person", me]
+    assert cli.main([*map(str, verb)]) == 0
+    assert capsys.readouterr().out.startswith("the first 1 of 4 photos -> ")
+    with Image.open(out) as picture:
+        assert picture.height < picture.width
+    tensors, _ = read_tensors(out.with_suffix(".latents.safetensors"), 1 << 20, remedy="")
+    assert len(tensors["ws"]) == 4
+
+
+@pytest.mark.parametrize("more", [(), ("--tune",)])
+def test_the_prior_alone_inverts_too(tiny_prior, album, tmp_path, capsys, more):
+    out = tmp_path / "new.png"
+    verb = ["invert", album, "-o", out, "--prior", tiny_prior.folder, "--yaw", 0]
+    code, result, err = run(capsys, *verb, *more)
     assert code == 0, err
+    assert len(result["psnr"]) == 4
     assert set(read_tensors(out.with_suffix(".latents.safetensors"), 1 << 20, remedy="")[0]) == {
         "ws",
         "cameras",

@@ -75,6 +75,8 @@ class Edit(AppearanceVerb):
             raise UserError(
                 "--photo is found in the alpha-space of a person; give a person file and no anchors"
             )
+        if self.photo is not None and (self.pitch or self.size is not None or self.resolution is not None):
+            raise UserError("--photo is edited as it is; leave out --pitch, --size and --resolution")
         prior, person = self.load()
         if self.photo is None or person is None:
             edits, result = self.of_person(prior, person, direction)

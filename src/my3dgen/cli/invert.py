@@ -14,7 +14,7 @@ from my3dgen.cli.verb import Verb
 if TYPE_CHECKING:
     from my3dgen.alpha import Stray
 
-LARGEST = 24  # photos: a sheet of more is not a picture any more
+SHOWN = 24  # photos: a sheet of more is not a picture any more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Invert(Verb):
     photo: Positional[Path]
     """A photo, a folder of photos, or an album."""
     out: Annotated[Path, arg(aliases=["-o"])]
-    """Picture to write: photo, inversion, views. Latents go beside it, in .latents.safetensors."""
+    """Picture to write: photo, inversion, views, of up to 24 photos. Latents of all go beside it, in
+    .latents.safetensors."""
     person: Path | None = None
     """Person file; without one, the prior alone."""
     prior: str | None = None
@@ -41,7 +42,8 @@ class Invert(Verb):
     beta: float = 0.3
     """How far below 0 an anchor's weight may be."""
     tune: bool = False
-    """Then bend the adapter around each photo: much nearer from its side, in likeness a bit from others."""
+    """Then bend the adapter, without a person one of rank 1, around each photo: much nearer from its side, in
+    likeness a bit from others."""
     quality: Literal["draft", "standard", "max"] = "standard"
     """How long to search, and to tune."""
     seed: int = 0
@@ -79,8 +81,6 @@ class Invert(Verb):
         # not .album and .safetensors alone: beside me.png those may be the person's own
         album = album_at(self.photo, prior, self.out.with_suffix(".photos.album"))
         inverting = self.out.with_name(f"{self.out.name}.inverting")
-        if len(album) > LARGEST:
-            raise UserError(f"{self.photo} has {len(album)} photos; {LARGEST} at once fit a sheet")
         config = replace(QUALITIES[self.quality], space=self.space, seed=self.seed)
         if person is None:
             found = invert(prior, album, config, unfinished=inverting)
@@ -101,13 +101,13 @@ class Invert(Verb):
         for i, (name, own) in enumerate(zip(album.names, adapters, strict=True)):
             own = own and own.to(device)
             ws, camera = found.ws[i : i + 1].to(device), found.cameras[i : i + 1].to(device)
+            cameras = torch.cat([camera, views]) if i < SHOWN else camera
             with torch.no_grad():
                 planes = prior.generator.planes(ws, own)
-                made = [
-                    prior.generator.render(planes, one, ws, own).image
-                    for one in torch.cat([camera, views]).split(1)
-                ]
+                made = [prior.generator.render(planes, one, ws, own).image for one in cameras.split(1)]
             scores.append(float(psnr(made[0], targets.images[i : i + 1], targets.masks[i : i + 1])))
+            if i >= SHOWN:
+                continue
             pictures += [to_image(targets.images[i]), *map(to_image, made)]
             captions += [Path(name).stem, f"inversion, {scores[-1]:.1f} dB"]
             captions += [f"yaw {yaw:g}°" for yaw in self.yaw]
@@ -117,7 +117,8 @@ class Invert(Verb):
         write_tensors(latents, tensors if alphas is None else tensors | {"alphas": alphas}, {})
         inverting.unlink(missing_ok=True)
         if not self.json:
-            print(f"{len(album)} photo{'s' * (len(album) > 1)} -> {self.out}, latents in {latents}")
+            some = f"the first {SHOWN} of " if len(album) > SHOWN else ""
+            print(f"{some}{len(album)} photo{'s' * (len(album) > 1)} -> {self.out}, latents in {latents}")
             for name, weight, away in zip(album.names, *figures_of(stray), strict=False):
                 if weight > 0:
                     print(

@@ -48,6 +48,8 @@ class Personalize(Verb):
     ranks: str = ""
     """Other ranks by group of layers, as backbone=1,superresolution=2,affine=1,torgb=0; b64=2 is the
     backbone's convolutions of one resolution. All others have --rank, or 1, or with a budget 4."""
+    alpha: float = 1.0
+    """The adapter's change of a layer is scaled by alpha / its rank; learning rates are made for 1."""
     extras: str = "all"
     """What trains beside the low-rank factors: all, none, or some of const,bias,noise."""
     budget: int | None = None
@@ -92,8 +94,13 @@ class Personalize(Verb):
         from my3dgen.targets import targets_of
 
         check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
-        if self.full and (self.rank or self.ranks or self.extras != "all" or self.budget is not None):
-            raise UserError("--full has no adapter; leave out --rank, --ranks, --extras and --budget")
+        asked = self.rank or self.ranks or self.alpha != 1 or self.extras != "all" or self.budget is not None
+        if self.full and asked:
+            raise UserError(
+                "--full has no adapter; leave out --rank, --ranks, --alpha, --extras, --budget"
+            )
+        if not 0 < self.alpha <= 100:
+            raise UserError(f"--alpha {self.alpha:g} is outside 0 to 100; 1 is usual")
         if self.rate is not None and not 0 < self.rate <= 1:
             raise UserError(f"--rate {self.rate:g} is outside 0 to 1; 0.0005 to 0.003 are usual")
         for name in ("identity", "symmetry", "preserve"):
@@ -203,6 +210,7 @@ class Personalize(Verb):
         return {
             "rank": rank,
             "ranks": ranks,
+            "alpha": self.alpha,
             "extras": extras,
             "budget": self.budget,
             "explore": self.explore,
