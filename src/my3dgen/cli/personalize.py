@@ -96,9 +96,7 @@ class Personalize(Verb):
         check_output(self.out, (".safetensors",), "a person file ends in .safetensors")
         asked = self.rank or self.ranks or self.alpha != 1 or self.extras != "all" or self.budget is not None
         if self.full and asked:
-            raise UserError(
-                "--full has no adapter; leave out --rank, --ranks, --alpha, --extras, --budget"
-            )
+            raise UserError("--full has no adapter; leave out --rank, --ranks, --alpha, --extras, --budget")
         if not 0 < self.alpha <= 100:
             raise UserError(f"--alpha {self.alpha:g} is outside 0 to 100; 1 is usual")
         if self.rate is not None and not 0 < self.rate <= 1:
