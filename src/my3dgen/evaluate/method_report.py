@@ -158,7 +158,7 @@ def page_of(results: Mapping[str, Any], pictures: Collection[str]) -> str:
         found=findings(results["summary"]),
         verdicts=verdicts,
         changes=costs_of_changes(results["summary"]),
-        hours=sum(row["seconds"] for row in results["rows"]) / 3600,
+        hours=sum(row.get("seconds", 0) for row in results["rows"]) / 3600,
         most=most,
         tally=tally,
         main=[entry for entry in results["summary"] if entry["photos"] in (0, most)],
