@@ -7,7 +7,7 @@ from PIL import Image
 
 from my3dgen.evaluate.method_claims import CLAIMS
 from my3dgen.evaluate.method_findings import costs_of_changes, findings
-from my3dgen.evaluate.method_report import page_of
+from my3dgen.evaluate.method_report import page_of, settled_results, write_docs
 from my3dgen.evaluate.method_results_file import read_results
 from my3dgen.evaluate.method_sheets import CELL, LEFT_OUT, changing_rows, methods_rows, rows_sheet
 from my3dgen.evaluate.method_summary import summarise
@@ -22,8 +22,19 @@ def committed():
 
 def test_the_committed_page_is_that_of_the_committed_results(committed):
     pictures = {path.name for path in (ROOT / "docs/pictures").iterdir()}
-    assert page_of(committed, pictures) == (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    page = page_of(settled_results(committed), pictures)
+    assert page == (ROOT / "docs/results.md").read_text(encoding="utf-8")
     assert committed["left"] == committed["failed"] == 0
+
+
+def test_sheets_of_before_stay_without_pictures_of_rows_but_plots_do_not(committed, tmp_path):
+    rows = [row for row in committed["rows"] if row["method"] in ("prior-w", "lora") and row["photos"] == 50]
+    (tmp_path / "pictures").mkdir()
+    for name in ("method_views.jpg", "method_photos.png"):
+        (tmp_path / "pictures" / name).touch()
+    text = write_docs(committed | {"rows": rows}, tmp_path / "nowhere", tmp_path).read_text()
+    linked = {part.split(")")[0] for part in text.split("](pictures/")[1:]}
+    assert {"method_views.jpg", "method_yaw.png"} <= linked and "method_photos.png" not in linked
 
 
 def test_eight_bits_lose_less_than_a_fifth_of_a_decibel(committed):

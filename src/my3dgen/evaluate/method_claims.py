@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from my3dgen.evaluate.method_summary import REFERENCES, lower_is_better
+from my3dgen.evaluate.method_summary import REFERENCES, group_of, lower_is_better
 
 ENOUGH = 5
 Verdict = Literal["agrees", "does not agree", "open"]
@@ -210,7 +210,7 @@ class Comparison:
 
 def compare(summary: Sequence[Mapping[str, Any]], claim: Claim) -> list[Comparison]:
     """The comparisons of a claim that the results have figures for."""
-    by_group = {(e["method"], e["rank"], e["photos"], e["anchors"]): e for e in summary}
+    by_group = {group_of(entry): entry for entry in summary}
     made, suffix = [], REFERENCES[claim.ours]
     for other in claim.others:
         entries = [e for e in summary if e["method"] == other and e.get(f"against{suffix}") is not None]

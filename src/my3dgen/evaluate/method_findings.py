@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from my3dgen.evaluate.method_claims import CLAIMS, NAMES, Comparison, compare
+from my3dgen.evaluate.method_summary import group_of
 from my3dgen.evaluate.method_words import interval, signed
 
 Summary = Sequence[Mapping[str, Any]]
@@ -38,7 +39,7 @@ def findings(summary: Summary) -> list[str]:
 
 def kept(summary: Summary) -> list[str]:
     """Which share of what all weights gain over the prior in W 30 degrees aside an adapter of rank 1 has."""
-    groups = {(e["method"], e["rank"], e["photos"], e["anchors"]): e["figures"] for e in summary}
+    groups = {group_of(entry): entry["figures"] for entry in summary}
     most = max((photos for method, _, photos, _ in groups if method == "full"), default=0)
     keys = ("prior-w", 0, most, "w"), ("lora", 1, most, "w"), ("full", 0, most, "w")
     if any(key not in groups for key in keys):

@@ -118,6 +118,11 @@ class Entry:
     """On a photo, after the album; of those in `BENT` alone."""
 
 
+def name_of(method: str, rank: int, photos: int, anchors: str) -> str:
+    """How files name a method with its rank, photos and anchors: `lora-r1-50-w`, `full-50-w`."""
+    return f"{method}{f'-r{rank}' if rank else ''}-{photos}-{anchors}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """What is measured at once."""
@@ -136,8 +141,7 @@ class Row:
     @property
     def name(self) -> str:
         """Such as `lora-r1-50-w`: unique among the rows of a person."""
-        rank = f"-r{self.rank}" if self.rank else ""
-        return f"{self.method}{rank}-{self.photos}-{self.anchors}{self.variant}"
+        return name_of(self.method, self.rank, self.photos, self.anchors) + self.variant
 
     def bending(self, seed: int) -> TuneConfig | None:
         """How the row bends around a photo; None if it does not."""

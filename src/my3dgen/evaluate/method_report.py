@@ -114,31 +114,33 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def write_docs(results: Mapping[str, Any], work: Path, docs: Path) -> Path:
     """Write `docs`/results.md, its plots and its sheets; pictures of rows are taken from the folder `work`
-    where they are, and sheets that were drawn before stay where they are not. Returns the page. Raises
-    UserError without matplotlib."""
+    where they are. If `work` has none, as beside results in a repository, sheets of before stay. Returns the
+    page. Raises UserError without matplotlib."""
     folder = docs / "pictures"
-    drawn = settled_results(results)
-    plot_all(drawn, folder)
-    draw_sheets(drawn, work, folder)
-    text = page_of(results, {path.name for path in folder.iterdir()})
+    results = settled_results(results)
+    plots, sheets = plot_all(results, folder), draw_sheets(results, work, folder)
+    pictures = {*plots.values(), *filter(None, sheets.values())}
+    if not any(sheets.values()):
+        pictures |= {path.name for name in sheets if (path := folder / f"{PREFIX}{name}.jpg").is_file()}
     with whole(docs / PAGE) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(page_of(results, pictures), encoding="utf-8")
     return docs / PAGE
 
 
 def settled_results(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Results without what few people were learned by yet."""
-    rows = settled(results["rows"])
-    return {**results, "rows": rows, "summary": summarise(rows, results["seed"])}
+    """Results without what few people were learned by yet: `asked` is how many rows there were, `early` how
+    many of the protocol are left out or not measured."""
+    every = results["rows"]
+    rows = settled(every)
+    early = sum("error" not in row for row in every if row not in rows) + results.get("left", 0)
+    summary = summarise(rows, results["seed"])
+    return {**results, "rows": rows, "summary": summary, "asked": len(every), "early": early}
 
 
 def page_of(results: Mapping[str, Any], pictures: Collection[str]) -> str:
-    """The page in Markdown, with those of its plots and sheets that are among `pictures`."""
+    """`settled_results` as a page in Markdown, with those of its plots and sheets that are `pictures`."""
     import jinja2
 
-    asked, every = len(results["rows"]), results["rows"]
-    results = settled_results(results)
-    early = sum("error" not in row for row in every if row not in results["rows"]) + results.get("left", 0)
     claims = [(claim, compare(results["summary"], claim)) for claim in CLAIMS]
     most = max((entry["photos"] for entry in results["summary"]), default=0)
     environment = jinja2.Environment(
@@ -150,9 +152,7 @@ def page_of(results: Mapping[str, Any], pictures: Collection[str]) -> str:
     )
     text = environment.get_template("method_report.md.jinja").render(
         results=results,
-        whole=not early and all(entry["people"] == results["people"] for entry in results["summary"]),
-        asked=asked,
-        early=early,
+        whole=not results["early"] and all(e["people"] == results["people"] for e in results["summary"]),
         claims=claims,
         compared=compared,
         found=findings(results["summary"]),

@@ -9,7 +9,8 @@ from PIL import Image
 from my3dgen.apps.sheet import save_image, sheet
 from my3dgen.evaluate.method_bench import pictures_of
 from my3dgen.evaluate.method_plots import PREFIX, TITLES, leading, title_of
-from my3dgen.evaluate.method_protocol import BENT, CHANGING
+from my3dgen.evaluate.method_protocol import BENT, CHANGING, name_of
+from my3dgen.evaluate.method_summary import group_of
 
 CELL = 144
 ALIKE = ("lora-int8", "lora-small", "lora-placed")
@@ -94,8 +95,7 @@ def rows_of(pictures: Path, kind: str, entries: Titled) -> dict[str, Path]:
 
 def picture_of(pictures: Path, entry: Mapping[str, Any], kind: str) -> Path:
     """The file of a method's pictures of one kind, as the benchmark names it."""
-    rank = f"-r{entry['rank']}" if entry["rank"] else ""
-    return pictures / f"{entry['method']}{rank}-{entry['photos']}-{entry['anchors']}.{kind}.jpg"
+    return pictures / f"{name_of(*group_of(entry))}.{kind}.jpg"
 
 
 def rows_sheet(files: Mapping[str, Path], captions: Sequence[str] | None) -> Image.Image | None:
